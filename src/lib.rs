@@ -1,0 +1,16 @@
+//! `timed`: a TIME Coin node whose network cannot flap.
+//!
+//! Data flows one way: a datagram reaches [`net`] (stream, frame), becomes a message of [`wire`],
+//! goes to [`consensus`], [`mempool`] or [`sync`], from there to [`chain`], which checks it with
+//! [`ledger`], commits it to [`store`] and publishes the tip to everyone. Nothing calls upwards.
+
+pub mod chain;
+pub mod consensus;
+pub mod env;
+pub mod ledger;
+pub mod mempool;
+pub mod net;
+pub mod store;
+pub mod sync;
+pub mod types;
+pub mod wire;

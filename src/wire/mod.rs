@@ -1,0 +1,17 @@
+//! Bytes and messages: framing, the kinds of stream with their limits, and one small message enum
+//! per stream. `docs/protocol.md` shows the bytes; golden tests hold them.
+//!
+//! Enums only grow at their end: a variant's position is its number on the wire.
+
+pub mod close;
+pub mod frame;
+pub mod messages;
+pub mod stream;
+
+pub use close::{CloseCode, CloseReason};
+pub use frame::{FrameError, decode_frame, encode_frame, frame_length};
+pub use messages::{
+    BodyHeader, ConsensusMessage, Hello, KeepaliveMessage, Ping, ReachSet, Role, SyncRequest,
+    SyncResponse, SyncUp, TransactionsMessage, Welcome,
+};
+pub use stream::StreamKind;
