@@ -119,3 +119,113 @@ fn with(detail: String, text: &str) -> String {
         format!("{detail} ({text})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quinn::{ConnectionClose, TransportErrorCode};
+    use quinn_proto::TransportError;
+
+    use super::*;
+
+    fn found_here(code: TransportErrorCode, reason: &str) -> CloseReason {
+        explain(&ConnectionError::TransportError(TransportError {
+            code,
+            frame: None,
+            reason: reason.into(),
+        }))
+    }
+
+    fn found_by_peer(code: TransportErrorCode, reason: &'static [u8]) -> CloseReason {
+        explain(&ConnectionError::ConnectionClosed(ConnectionClose {
+            error_code: code,
+            frame_type: None,
+            reason: Bytes::from_static(reason),
+        }))
+    }
+
+    #[test]
+    fn every_end_has_a_code_and_a_sentence() {
+        let cases = [
+            (
+                ConnectionError::TimedOut,
+                CloseCode::TransportLost,
+                "idle timeout",
+            ),
+            (
+                ConnectionError::Reset,
+                CloseCode::PeerRestarted,
+                "restarted",
+            ),
+            (
+                ConnectionError::VersionMismatch,
+                CloseCode::WrongVersion,
+                "QUIC",
+            ),
+            (
+                ConnectionError::LocallyClosed,
+                CloseCode::ClosedHere,
+                "this node",
+            ),
+            (
+                ConnectionError::CidsExhausted,
+                CloseCode::TransportFailed,
+                "id left",
+            ),
+        ];
+        for (error, code, words) in cases {
+            let reason = explain(&error);
+            assert_eq!(reason.code, code);
+            assert!(reason.detail.contains(words), "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_tls_alert_has_a_sentence() {
+        for alert in 0..=255 {
+            let reason = found_by_peer(TransportErrorCode::crypto(alert), b"details");
+            assert_eq!(reason.code, CloseCode::TlsRefused);
+            assert!(reason.detail.starts_with("the peer "), "{reason}");
+            assert!(reason.detail.ends_with("(details)"), "{reason}");
+        }
+        let reason = found_here(TransportErrorCode::crypto(80), "");
+        assert_eq!(
+            reason.detail,
+            "this node ended the TLS handshake with alert 80"
+        );
+    }
+
+    #[test]
+    fn transport_errors_say_who_found_them() {
+        let reason = found_here(TransportErrorCode::FLOW_CONTROL_ERROR, "too much");
+        assert_eq!(reason.code, CloseCode::TransportFailed);
+        assert!(reason.detail.starts_with("this node closed"), "{reason}");
+        assert!(reason.detail.ends_with("(too much)"), "{reason}");
+        let reason = found_by_peer(TransportErrorCode::APPLICATION_ERROR, b"");
+        assert_eq!(
+            reason.detail,
+            "the peer closed the connection during the handshake"
+        );
+    }
+
+    #[test]
+    fn a_peers_text_is_made_plain_and_short() {
+        const HOSTILE: &[u8] = b"\x1b[2Jgone\n\xff";
+        let reason = found_by_peer(TransportErrorCode::INTERNAL_ERROR, HOSTILE);
+        assert!(!reason.detail.contains(char::is_control), "{reason:?}");
+        const LONG: &[u8] = &[b'a'; 5_000];
+        let reason = found_by_peer(TransportErrorCode::INTERNAL_ERROR, LONG);
+        assert!(reason.detail.len() <= crate::wire::close::MAX_DETAIL_BYTES);
+    }
+
+    #[test]
+    fn a_peer_cannot_claim_a_reason_that_only_this_node_can_find() {
+        let close = quinn::ApplicationClose {
+            error_code: quinn::VarInt::from_u32(CloseCode::TransportLost as u32),
+            reason: Bytes::from_static(b"lost"),
+        };
+        let reason = explain(&ConnectionError::ApplicationClosed(close));
+        assert_eq!(reason.code, CloseCode::Unknown);
+        assert_eq!(reason.detail, "lost");
+    }
+}
