@@ -1,5 +1,7 @@
 //! Block sync: brings a node that is behind to its peers' tip, and serves those that are.
 
+mod plan;
+
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
