@@ -312,6 +312,16 @@ impl<S: Clone, B> Plan<S, B> {
         self.peers.replaced()
     }
 
+    /// How many faults there have been.
+    pub(super) fn faults(&self) -> u64 {
+        self.peers.faults()
+    }
+
+    /// How many blocks are proved to exist above the tip.
+    pub(super) fn blocks_proved(&self) -> u64 {
+        self.known_end().0 - self.tip.0
+    }
+
     /// The last height whose header is known.
     fn known_end(&self) -> Height {
         let newest = self.segments.back();

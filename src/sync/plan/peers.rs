@@ -19,6 +19,7 @@ pub(super) struct Peers {
     connected: BTreeMap<PeerIp, PeerView>,
     standings: BTreeMap<PeerIp, Standing>,
     replaced: VecDeque<(PeerIp, String)>,
+    faults: u64,
 }
 
 /// What is remembered of a peer, connected or not.
@@ -142,6 +143,7 @@ impl Peers {
         standing.aside_until = standing.aside_until.max(Some(now + delay));
         if let Failure::Ended(reason) | Failure::Stalled(reason) | Failure::Wrong(reason) = failure
         {
+            self.faults += 1;
             if self.replaced.len() >= MAX_REPLACED {
                 self.replaced.pop_front();
             }
@@ -152,5 +154,10 @@ impl Peers {
     /// Peers set aside for a fault, with the reason, newest last.
     pub(super) fn replaced(&self) -> &VecDeque<(PeerIp, String)> {
         &self.replaced
+    }
+
+    /// How many faults there have been.
+    pub(super) fn faults(&self) -> u64 {
+        self.faults
     }
 }
