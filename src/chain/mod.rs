@@ -21,6 +21,10 @@
 //! which knows only stored ones.
 
 mod segment;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;

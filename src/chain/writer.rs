@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::segment::{MAX_SEGMENT_HEADERS, VerifiedSegment, check_certificate};
 use super::{ChainError, Inner};
 use crate::env::Offload;
-use crate::ledger::{Applied, Draft, LtHash, Parent, StateView, apply_block, assemble_block};
+use crate::ledger::{Applied, Draft, Parent, apply_block, assemble_block};
 use crate::store::{BlockCommit, ChainState, Store, StoreError};
 use crate::types::{
     Block, BlockHash, BlockHeader, CommitCertificate, Genesis, GenesisHash, Height, OutPoint, Tip,
@@ -109,18 +109,15 @@ pub(super) async fn open_state(
 
 /// The state and the unspent outputs at height 0.
 fn genesis_state(genesis: &Genesis) -> (ChainState, Vec<(OutPoint, TxOutput)>) {
-    let outputs = genesis.outputs();
-    let mut set = LtHash::empty();
-    for (outpoint, output) in &outputs {
-        set.insert(outpoint, output);
-    }
+    let parent = Parent::genesis(genesis);
     let tip = Tip {
-        height: Height::GENESIS,
-        hash: genesis.as_parent(),
-        time_ms: genesis.time_ms,
-        state: set.commitment(),
+        height: parent.height,
+        hash: parent.hash,
+        time_ms: parent.time_ms,
+        state: parent.set.commitment(),
     };
-    (ChainState { tip, set }, outputs)
+    let set = parent.set;
+    (ChainState { tip, set }, genesis.outputs())
 }
 
 impl Inner {
@@ -246,11 +243,9 @@ impl Inner {
         }
         let outputs = self.store.outputs(outpoints.clone()).await?;
         let found = outpoints.into_iter().zip(outputs);
-        Ok(Spendable(
-            found
-                .filter_map(|(outpoint, output)| Some((outpoint, output?)))
-                .collect(),
-        ))
+        Ok(found
+            .filter_map(|(outpoint, output)| Some((outpoint, output?)))
+            .collect())
     }
 
     async fn verify(
@@ -334,7 +329,10 @@ fn execute_segment(
     for (header, transactions) in bodies {
         let block = segment.block(&header, transactions)?;
         let applied = apply_block(genesis, validators, &parent_of(&state), &block, &view)?;
-        view.change(&applied);
+        for (outpoint, _) in &applied.spent {
+            view.remove(outpoint);
+        }
+        view.extend(applied.created.iter().copied());
         let is_last = header.height == segment.last();
         let commit = BlockCommit {
             hash: block.hash(),
@@ -349,24 +347,7 @@ fn execute_segment(
 }
 
 /// Unspent outputs fetched before execution, which runs without the store.
-#[derive(Default)]
-struct Spendable(BTreeMap<OutPoint, TxOutput>);
-
-impl Spendable {
-    /// Moves the view past a block.
-    fn change(&mut self, applied: &Applied) {
-        for (outpoint, _) in &applied.spent {
-            self.0.remove(outpoint);
-        }
-        self.0.extend(applied.created.iter().copied());
-    }
-}
-
-impl StateView for Spendable {
-    fn output(&self, outpoint: &OutPoint) -> Option<TxOutput> {
-        self.0.get(outpoint).copied()
-    }
-}
+type Spendable = BTreeMap<OutPoint, TxOutput>;
 
 fn parent_of(state: &ChainState) -> Parent {
     Parent {

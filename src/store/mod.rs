@@ -29,6 +29,10 @@ mod blocks;
 mod error;
 mod peers;
 mod tables;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod wal;
 
