@@ -319,7 +319,7 @@ impl<S: Clone, B> Plan<S, B> {
 
     /// How many blocks are proved to exist above the tip.
     pub(super) fn blocks_proved(&self) -> u64 {
-        self.known_end().0 - self.tip.0
+        self.known_end().0 - self.tip.0.0
     }
 
     /// The last height whose header is known.
