@@ -219,6 +219,7 @@ impl Node {
             net: net.clone(),
             serve: sync_requests,
             masternode: own_masternode.is_some(),
+            offload: environment.offload,
         };
         let (sync, running) = sync::start(parts, cancel.clone());
         tasks.add("sync", cancel, running);
