@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::env::Entropy;
-use crate::store::WalContent;
+use crate::store::{CHECKED_FILE_BYTES, WalContent};
 use crate::types::codec;
 
 /// A file of a chain with some blocks and a log, as a closed node leaves it.
@@ -19,8 +19,13 @@ async fn sound_disk(net: &TestNet) -> Disk {
     disk
 }
 
-async fn load_all(net: &TestNet, disk: &Disk) -> Result<(u64, WalContent), StoreError> {
-    let store = Store::open(disk.backend(), net.genesis.clone(), StoreThreads::Inline)?;
+async fn load_all(
+    net: &TestNet,
+    content: Vec<u8>,
+    checked_bytes: u64,
+) -> Result<(u64, WalContent), StoreError> {
+    let (backend, genesis) = (Disk::with(content).backend(), net.genesis.clone());
+    let store = Store::open_with(backend, genesis, StoreThreads::Inline, checked_bytes)?;
     let state = store.chain_state().await?.expect("written before");
     for height in 1..=state.tip.height.0 {
         store.block(Height(height)).await?;
@@ -32,7 +37,9 @@ async fn load_all(net: &TestNet, disk: &Disk) -> Result<(u64, WalContent), Store
 async fn damage_gives_a_sentence_and_never_other_content() {
     let net = TestNet::new(&[1, 1]);
     let sound = sound_disk(&net).await.content();
-    let whole = load_all(&net, &Disk::with(sound.clone())).await.unwrap();
+    let whole = load_all(&net, sound.clone(), CHECKED_FILE_BYTES)
+        .await
+        .unwrap();
     assert_eq!(whole.0, 3);
 
     // What must be noticed: an end cut off, noise, and every copy of a live row altered.
@@ -67,7 +74,9 @@ async fn damage_gives_a_sentence_and_never_other_content() {
         fatal.push(altered);
     }
     for content in fatal {
-        let error = load_all(&net, &Disk::with(content)).await.unwrap_err();
+        let error = load_all(&net, content, CHECKED_FILE_BYTES)
+            .await
+            .unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains("move it away"), "{error}");
     }
@@ -77,9 +86,14 @@ async fn damage_gives_a_sentence_and_never_other_content() {
     for at in written.iter().step_by(written.len() / 150) {
         let mut flipped = sound.clone();
         flipped[*at] ^= 0x10;
-        match load_all(&net, &Disk::with(flipped)).await {
+        match load_all(&net, flipped.clone(), CHECKED_FILE_BYTES).await {
             Ok(found) => assert_eq!(found, whole),
             Err(error) => assert!(matches!(error, StoreError::Damaged { .. }), "{error}"),
+        }
+        // A large file is trusted at open; what is noticed later is an error too.
+        if let Err(error) = load_all(&net, flipped, 0).await {
+            let damaged = matches!(error, StoreError::Damaged { .. });
+            assert!(damaged || error.is_damaged_wal(), "{error}");
         }
     }
 }
