@@ -1,12 +1,12 @@
 //! Storage: the only user of redb. One durable transaction per block.
 //!
-//! Flow: a caller hands a closure over a transaction to a lane ([`threads`]) and waits for its
+//! Flow: a caller hands a closure over a transaction to a lane (`threads.rs`) and waits for its
 //! result; the runtime's workers never touch the disk. Writes go through one thread, in order, each
 //! as one transaction that is durable when its caller hears of it. Reads go through two threads and
 //! see the newest durable state. Both queues are bounded; when one is full its callers wait. A write
 //! whose caller has gone is still made, whole or not at all.
 //!
-//! What is stored, in bytes: [`tables`]. The database carries its genesis hash and schema version;
+//! What is stored, in bytes: `tables.rs`. The database carries its genesis hash and schema version;
 //! one of another chain or of an unknown version is refused and left as it is.
 //!
 //! # After a crash
