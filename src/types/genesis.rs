@@ -19,7 +19,6 @@ pub const MAX_MASTERNODES: usize = 1_000;
 
 /// Everything that all nodes of a chain must agree on before its first block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Genesis {
     /// A name for people; part of the hash.
     pub chain_id: String,
@@ -48,7 +47,6 @@ pub struct Genesis {
 
 /// Consensus timeouts, equal on all nodes, in milliseconds. Round `r` waits `base + r * step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// The propose timeout of round 0.
     pub propose_ms: u64,
@@ -73,7 +71,6 @@ impl Default for Timeouts {
 
 /// A masternode that votes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct GenesisMasternode {
     /// Its name, unique; the name of its record file.
     pub name: String,
@@ -87,7 +84,6 @@ pub struct GenesisMasternode {
 
 /// An output that exists before the first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Allocation {
     /// Whose it is.
     pub address: Address,
@@ -283,15 +279,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_form_round_trips_and_keeps_the_hash() {
-        let genesis = sample_genesis();
-        assert_eq!(genesis.check(), Ok(()));
-        let text = toml::to_string(&genesis).unwrap();
-        let read: Genesis = toml::from_str(&text).unwrap();
-        assert_eq!(read.hash(), genesis.hash());
-    }
-
-    #[test]
     fn every_field_is_under_the_hash() {
         let changes: [fn(&mut Genesis); 8] = [
             |genesis| genesis.chain_id.push('x'),
@@ -322,7 +309,8 @@ mod tests {
 
     #[test]
     fn what_cannot_start_a_chain_is_named() {
-        let changes: [(fn(&mut Genesis), &str); 6] = [
+        type Change = fn(&mut Genesis);
+        let changes: [(Change, &str); 6] = [
             (
                 |genesis| genesis.masternodes.clear(),
                 "number of masternodes",
