@@ -284,12 +284,15 @@ fn close_codes() {
         "operator",
         "newer_instance",
         "handshake_timeout",
+        "internal",
         "unknown",
     ];
     for (number, name) in (0..).zip(expected) {
         assert_eq!(CloseCode::from_number(number).name(), name, "{number}");
     }
-    assert_eq!(CloseCode::from_number(u64::MAX), CloseCode::Unknown);
+    for never_sent in [1001, 1005, u64::MAX] {
+        assert_eq!(CloseCode::from_number(never_sent), CloseCode::Unknown);
+    }
 }
 
 #[test]
