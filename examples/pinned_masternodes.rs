@@ -84,8 +84,14 @@ async fn run(root: &Path) -> anyhow::Result<Outcome> {
     let told_to_impostor = until(|| last_end(&node, alpha_ip)).await;
     let refused_by_alpha = until(|| last_end(&alpha, beta_ip)).await;
     let impostor_connected = is_connected(&alpha, beta_ip) || is_connected(&node, alpha_ip);
-    println!("alpha says:        {}", refused_by_alpha.as_deref().unwrap_or("nothing"));
-    println!("the impostor says: {}", told_to_impostor.as_deref().unwrap_or("nothing"));
+    println!(
+        "alpha says:        {}",
+        refused_by_alpha.as_deref().unwrap_or("nothing")
+    );
+    println!(
+        "the impostor says: {}",
+        told_to_impostor.as_deref().unwrap_or("nothing")
+    );
     node.stop().await?;
 
     let node = support::start(&beta).await?;
@@ -114,12 +120,17 @@ async fn run(root: &Path) -> anyhow::Result<Outcome> {
 /// Why the connection with a peer last ended or was refused.
 fn last_end(node: &Node, peer: PeerIp) -> Option<String> {
     let known = node.net().known_peers().into_iter();
-    let (_, _, reason) = known.filter(|known| known.ip == peer).find_map(|known| known.last_end)?;
+    let (_, _, reason) = known
+        .filter(|known| known.ip == peer)
+        .find_map(|known| known.last_end)?;
     Some(reason)
 }
 
 fn is_connected(node: &Node, peer: PeerIp) -> bool {
-    node.net().peers().iter().any(|connected| connected.ip == peer)
+    node.net()
+        .peers()
+        .iter()
+        .any(|connected| connected.ip == peer)
 }
 
 /// Looks every 50 ms until there is something to see; `None` when patience ends.

@@ -149,7 +149,11 @@ impl Testnet {
         let end = start + Duration::from_secs(options.seconds);
         let mut submit = interval(Duration::from_millis(1_000 / TRANSFERS_PER_SECOND));
         submit.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut report = interval(Duration::from_secs(if options.seconds > 120 { 30 } else { 5 }));
+        let mut report = interval(Duration::from_secs(if options.seconds > 120 {
+            30
+        } else {
+            5
+        }));
         let mut tips = [0, 1].map(|at: usize| self.nodes[at].chain().watch_tip());
         let mut synced_from = None;
         let mut turn = 0;
@@ -225,7 +229,11 @@ impl Testnet {
     /// Submissions have stopped: waits until everything is final and all tips are equal.
     async fn settle(&mut self) -> anyhow::Result<()> {
         println!("submissions stopped; waiting for equal tips");
-        let mut tips: Vec<_> = self.nodes.iter().map(|node| node.chain().watch_tip()).collect();
+        let mut tips: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| node.chain().watch_tip())
+            .collect();
         let settled = async {
             loop {
                 self.look_at(0).await?;
@@ -289,12 +297,18 @@ impl Testnet {
                 seen == expected
             });
         let mut finality: Vec<f64> = self.final_transfers().map(milliseconds).collect();
-        let first = self.transfers.values().min_by_key(|transfer| transfer.submitted);
+        let first = self
+            .transfers
+            .values()
+            .min_by_key(|transfer| transfer.submitted);
         let first = first.and_then(|transfer| {
             let last = transfer.final_at[0]?.max(transfer.final_at[1]?);
             Some(milliseconds(last - transfer.submitted))
         });
-        let third = self.nodes.get(2).map(|node| node.sync().watch_status().borrow().synced_blocks);
+        let third = self
+            .nodes
+            .get(2)
+            .map(|node| node.sync().watch_status().borrow().synced_blocks);
         let mut outcome = Outcome {
             connections_per_pair,
             dialer_per_pair,
@@ -328,7 +342,10 @@ impl Testnet {
                 let key = if IPS[at] < other.as_str() {
                     (IPS[at], other)
                 } else {
-                    let other = IPS.into_iter().find(|ip| **ip == other).unwrap_or("unknown");
+                    let other = IPS
+                        .into_iter()
+                        .find(|ip| **ip == other)
+                        .unwrap_or("unknown");
                     (other, IPS[at].to_owned())
                 };
                 ends.entry(key).or_default().push((at, peer.direction));
@@ -374,11 +391,21 @@ fn failures(outcome: &Outcome, ends_agree: bool, synced_from: Height) -> Vec<Str
     let checks = [
         (
             pairs == 3 && ends_agree && outcome.connections_per_pair.values().all(|one| *one == 1),
-            format!("one connection for each of 3 pairs: {:?}", outcome.connections_per_pair),
+            format!(
+                "one connection for each of 3 pairs: {:?}",
+                outcome.connections_per_pair
+            ),
         ),
         (
-            outcome.dialer_per_pair.get("127.0.0.1-127.0.0.2").map(String::as_str) == Some(IPS[1]),
-            format!("the higher of the masternodes dials: {:?}", outcome.dialer_per_pair),
+            outcome
+                .dialer_per_pair
+                .get("127.0.0.1-127.0.0.2")
+                .map(String::as_str)
+                == Some(IPS[1]),
+            format!(
+                "the higher of the masternodes dials: {:?}",
+                outcome.dialer_per_pair
+            ),
         ),
         (
             outcome.reconnects == 0,
@@ -387,7 +414,10 @@ fn failures(outcome: &Outcome, ends_agree: bool, synced_from: Height) -> Vec<Str
         (outcome.peer_counts_true, "peer counts are true".into()),
         (
             outcome.ping_ms.len() == 6,
-            format!("pongs in both directions of 3 pairs: {} of 6", outcome.ping_ms.len()),
+            format!(
+                "pongs in both directions of 3 pairs: {} of 6",
+                outcome.ping_ms.len()
+            ),
         ),
         (
             outcome.tips_equal,
@@ -409,8 +439,13 @@ fn failures(outcome: &Outcome, ends_agree: bool, synced_from: Height) -> Vec<Str
             ),
         ),
         (
-            outcome.first_transaction_final_ms.is_some_and(|ms| ms <= 2_000.0),
-            format!("the first transfer final within 2 s: {:?} ms", outcome.first_transaction_final_ms),
+            outcome
+                .first_transaction_final_ms
+                .is_some_and(|ms| ms <= 2_000.0),
+            format!(
+                "the first transfer final within 2 s: {:?} ms",
+                outcome.first_transaction_final_ms
+            ),
         ),
         (
             synced >= 20.max(synced_from.0),

@@ -169,6 +169,7 @@ mod tests {
     const RULES: Rules = Rules {
         genesis: GenesisHash([1; 32]),
         min_fee_per_kb: Amount(1_000),
+        max_transaction_bytes: 100_000,
     };
 
     fn wallet() -> Wallet {
