@@ -391,8 +391,8 @@ impl Bodies {
             return true;
         }
         let time_ms = content.block.header.time_ms;
-        let in_parents_slot = schedule::slot(&self.genesis, time_ms)
-            == schedule::slot(&self.genesis, self.parent_ms);
+        let in_parents_slot =
+            schedule::slot(&self.genesis, time_ms) == schedule::slot(&self.genesis, self.parent_ms);
         let too_early = content.block.transactions.is_empty()
             && body.named == Some(Round(0))
             && in_parents_slot;
@@ -504,8 +504,8 @@ mod tests {
     use crate::consensus::tests;
     use crate::types::block::BLOCK_VERSION;
     use crate::types::{
-        Amount, BlockHeader, OutPoint, PublicKey, Signature, StateCommitment, Transaction,
-        TxId, TxInput, TxOutput, ValidatorSetHash,
+        Amount, BlockHeader, OutPoint, PublicKey, Signature, StateCommitment, Transaction, TxId,
+        TxInput, TxOutput, ValidatorSetHash,
     };
 
     struct Fixture {

@@ -237,6 +237,7 @@ impl Node {
                     wal: store.wal(),
                     state: environment.consensus_state,
                     clock: environment.clock.clone(),
+                    offload: environment.offload,
                     unsafe_sign: environment.unsafe_sign,
                 };
                 let (handle, running) = consensus::start(parts, cancel.clone());
