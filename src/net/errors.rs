@@ -1,0 +1,69 @@
+//! What can go wrong for a caller of the network.
+
+use super::IdentityError;
+use crate::types::PeerIp;
+use crate::wire::StreamKind;
+
+/// Why a sync stream ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SyncError {
+    /// The peer is not connected.
+    #[error(transparent)]
+    NotConnected(#[from] SendError),
+    /// The stream or connection ended.
+    #[error("sync stream with {peer} ended: {detail}")]
+    Ended {
+        /// The peer.
+        peer: PeerIp,
+        /// How.
+        detail: String,
+    },
+    /// The peer sent bytes that are no answer.
+    #[error("{peer} broke the sync protocol: {detail}")]
+    Protocol {
+        /// The peer.
+        peer: PeerIp,
+        /// How.
+        detail: String,
+    },
+}
+
+/// Why a message could not be queued for a peer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No connection to that address; the addresses that there are.
+    #[error("peer {peer} is not connected; connected peers: {}", list(.connected))]
+    UnknownPeer {
+        /// Who was asked for.
+        peer: PeerIp,
+        /// Who is connected, ascending.
+        connected: Vec<PeerIp>,
+    },
+    /// That peer has no such stream (not a masternode).
+    #[error("peer {peer} has no {} stream: it is not a pinned masternode", .kind.name())]
+    NoStream {
+        /// Who was asked for.
+        peer: PeerIp,
+        /// Which stream.
+        kind: StreamKind,
+    },
+    /// The queue was full and the message was dropped and counted.
+    #[error("the {} queue of peer {peer} is full", .kind.name())]
+    QueueFull {
+        /// Who was asked for.
+        peer: PeerIp,
+        /// Which stream.
+        kind: StreamKind,
+    },
+}
+
+fn list(peers: &[PeerIp]) -> String {
+    if peers.is_empty() {
+        return "none".into();
+    }
+    peers
+        .iter()
+        .map(PeerIp::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
