@@ -218,6 +218,8 @@ impl Drop for BulkStream {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
     use proptest::prelude::*;
 
@@ -274,18 +276,16 @@ mod tests {
                 let entry = open
                     .entry(id)
                     .or_insert_with(|| (bulk.open(id, BulkClass::Proposal), 0, 0));
-                let mut acquired = Box::pin(entry.0.acquire(bytes as usize));
-                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                match acquired.as_mut().poll(&mut context) {
-                    std::task::Poll::Ready(granted) => entry.1 += granted as u64,
-                    std::task::Poll::Pending => {
-                        drop(acquired);
-                        if bytes % 3 == 0 {
-                            open.remove(&id);
-                        } else {
-                            entry.2 = entry.1;
-                            bulk.confirm(id, entry.1).unwrap();
-                        }
+                let granted = {
+                    let acquired = std::pin::pin!(entry.0.acquire(bytes as usize));
+                    acquired.poll(&mut Context::from_waker(Waker::noop()))
+                };
+                match granted {
+                    Poll::Ready(granted) => entry.1 += granted as u64,
+                    Poll::Pending if bytes % 3 == 0 => drop(open.remove(&id)),
+                    Poll::Pending => {
+                        entry.2 = entry.1;
+                        bulk.confirm(id, entry.1).unwrap();
                     }
                 }
                 let expected: u64 = open.values().map(|(_, w, c)| w - c).sum();

@@ -1,6 +1,6 @@
 //! What can go wrong for a caller of the network.
 
-use super::IdentityError;
+use super::{IdentityError, PinError};
 use crate::types::PeerIp;
 use crate::wire::StreamKind;
 
@@ -47,6 +47,14 @@ pub enum SendError {
         /// Which stream.
         kind: StreamKind,
     },
+    /// The message is longer than the stream's frame limit; nothing was queued.
+    #[error("a {} message of {length} bytes is over the limit of {}", .kind.name(), .kind.max_frame_bytes())]
+    TooLong {
+        /// Which stream.
+        kind: StreamKind,
+        /// The message's length in bytes.
+        length: usize,
+    },
     /// The queue was full and the message was dropped and counted.
     #[error("the {} queue of peer {peer} is full", .kind.name())]
     QueueFull {
@@ -66,4 +74,24 @@ fn list(peers: &[PeerIp]) -> String {
         .map(PeerIp::to_string)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// Why the network could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// The node key or certificate cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The pins cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// QUIC cannot use the socket.
+    #[error("the UDP socket cannot be used: {0}")]
+    Socket(std::io::Error),
+    /// QUIC has lost its socket.
+    #[error("the UDP socket failed; the log names the error above")]
+    EndpointLost,
+    /// A task of the network panicked.
+    #[error("a task of the network failed: {0}")]
+    TaskFailed(String),
 }

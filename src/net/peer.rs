@@ -7,7 +7,7 @@ use quinn::Connection;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::bodies::BodyQueue;
+use super::bodies::{BodyQueue, MAX_HELD};
 use super::bulk::{Bound, Bulk};
 use super::direction::Contender;
 use super::liveness::Liveness;
@@ -68,6 +68,8 @@ pub struct Peer {
     pub bulk: Arc<Bulk>,
     /// Sync requests that may still be opened.
     pub requests: Arc<Semaphore>,
+    /// Block bodies of the peer's that may still be read at the same time.
+    pub bodies_held: Semaphore,
     order: watch::Sender<Option<EndOrder>>,
 }
 
@@ -97,6 +99,7 @@ impl Peer {
             transactions: FrameQueue::new(QueueLimits::TRANSACTIONS, WhenFull::RefuseNew),
             bulk: Bulk::new(Bound::FIXED),
             requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
+            bodies_held: Semaphore::new(MAX_HELD),
             order: watch::Sender::new(None),
             facts,
         }
