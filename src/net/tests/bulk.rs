@@ -49,12 +49,16 @@ async fn a_body_of_the_largest_block_arrives_whole_and_its_bytes_are_confirmed()
     let plan = Plan::new(2, 0);
     let (mut low, high) = pair(&plan).await;
     let block: Arc<Vec<u8>> = Arc::new((0..4_000_000u32).map(|at| (at % 251) as u8).collect());
-    high.net.send_body(low.ip, header(5), block.clone()).unwrap();
+    high.net
+        .send_body(low.ip, header(5), block.clone())
+        .unwrap();
     let (mut started, mut progressed, mut most) = (false, 0, 0);
     loop {
         most = most.max(high.info(low.ip).bulk_unconfirmed);
         match low.consensus.recv().await.unwrap() {
-            ConsensusEvent::Body { header: got, event, .. } => {
+            ConsensusEvent::Body {
+                header: got, event, ..
+            } => {
                 assert_eq!(got, header(5));
                 match event {
                     BodyEvent::Started { total } => {
@@ -137,9 +141,17 @@ async fn a_sync_answer_arrives_whole_within_the_bound_and_shows_progress() {
 async fn an_answer_that_its_server_drops_is_an_error_and_not_an_end() {
     let plan = Plan::new(1, 1);
     let (mut server, client) = pair(&plan).await;
-    let mut responses = client.net.request_sync(server.ip, bodies(1, 2)).await.unwrap();
+    let mut responses = client
+        .net
+        .request_sync(server.ip, bodies(1, 2))
+        .await
+        .unwrap();
     let mut serve = server.sync.recv().await.unwrap();
-    serve.answer.send(&SyncResponse::Body(Vec::new())).await.unwrap();
+    serve
+        .answer
+        .send(&SyncResponse::Body(Vec::new()))
+        .await
+        .unwrap();
     let first = responses.next().await.unwrap();
     assert_eq!(first, Some(SyncResponse::Body(Vec::new())));
     drop(serve);
@@ -153,7 +165,11 @@ async fn an_answer_that_its_server_drops_is_an_error_and_not_an_end() {
 async fn a_request_that_is_given_up_frees_the_bound_and_the_server_hears_of_it() {
     let plan = Plan::new(1, 1);
     let (mut server, client) = pair(&plan).await;
-    let responses = client.net.request_sync(server.ip, bodies(1, 9)).await.unwrap();
+    let responses = client
+        .net
+        .request_sync(server.ip, bodies(1, 9))
+        .await
+        .unwrap();
     let mut serve = server.sync.recv().await.unwrap();
     let serving = tokio::spawn(async move {
         loop {
@@ -179,7 +195,13 @@ async fn a_fifth_request_waits_for_one_of_four() {
     let (mut server, client) = pair(&plan).await;
     let mut open = Vec::new();
     for height in 1..=4 {
-        open.push(client.net.request_sync(server.ip, bodies(height, height)).await.unwrap());
+        open.push(
+            client
+                .net
+                .request_sync(server.ip, bodies(height, height))
+                .await
+                .unwrap(),
+        );
         server.sync.recv().await.unwrap();
     }
     let fifth = client.net.request_sync(server.ip, bodies(5, 5));
@@ -209,10 +231,13 @@ async fn a_reader_that_never_confirms_blocks_only_bulk() {
     let id = body.id();
     let reading = tokio::spawn(async move {
         // Everything that comes is read, and none of it confirmed.
-        while body.step().await.is_ok() && body.consumed() < BOUND {}
-        body.consumed()
+        while body.consumed() < BOUND {
+            body.step().await.unwrap();
+        }
+        body
     });
-    assert_eq!(reading.await.unwrap(), BOUND);
+    let body = reading.await.unwrap();
+    assert_eq!(body.consumed(), BOUND);
     let mut consensus = open(&raw.quic, StreamKind::Consensus).await;
     let answering = tokio::spawn(async move {
         let reason = raw.answer_pings().await;
@@ -220,7 +245,9 @@ async fn a_reader_that_never_confirms_blocks_only_bulk() {
     });
     let before = stuck[0].pongs_received;
     let peers = node
-        .until("ten more pongs", |peers| peers[0].pongs_received >= before + 10)
+        .until("ten more pongs", |peers| {
+            peers[0].pongs_received >= before + 10
+        })
         .await;
     assert_eq!(peers[0].bulk_unconfirmed, BOUND);
 
@@ -239,4 +266,5 @@ async fn a_reader_that_never_confirms_blocks_only_bulk() {
     let (reason, _raw) = answering.await.unwrap();
     assert_eq!(reason.code, CloseCode::ProtocolViolation);
     assert!(reason.detail.contains("confirmed"), "{reason}");
+    drop(body);
 }

@@ -199,13 +199,8 @@ async fn start_mortal(
     config: NetConfig,
 ) -> (Node, Arc<AtomicBool>) {
     let runtime = Arc::new(TokioRuntime);
-    // The dead process's tasks free the port when they have wound up.
-    let inner = loop {
-        match bind_udp(plan.address(seed), &*runtime as &dyn Runtime) {
-            Ok(socket) => break socket,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
+    plan.freed(seed).await;
+    let inner = bind_udp(plan.address(seed), &*runtime as &dyn Runtime).unwrap();
     let dead = Arc::new(AtomicBool::new(false));
     let environment = NetEnvironment {
         socket: Arc::new(Mortal {
@@ -218,7 +213,13 @@ async fn start_mortal(
         pins: Arc::new(FileInMemory::default()),
     };
     let ip = plan.ip(seed);
-    let node = Node::start(ip, config, identity(seed, ip), plan.directory(), environment);
+    let node = Node::start(
+        ip,
+        config,
+        identity(seed, ip),
+        plan.directory(),
+        environment,
+    );
     (node, dead)
 }
 
@@ -294,9 +295,9 @@ async fn a_restarted_peer_dials_the_peers_of_its_earlier_run_at_once() {
     assert_eq!(peers[0].direction, Direction::Outbound);
     survivor
         .until("reconnected", |peers| {
-            peers.first().is_some_and(|peer| {
-                peer.reconnects == 1 && peer.direction == Direction::Inbound
-            })
+            peers
+                .first()
+                .is_some_and(|peer| peer.reconnects == 1 && peer.direction == Direction::Inbound)
         })
         .await;
 }

@@ -1,9 +1,8 @@
 //! Liveness: pings both ways, tips, reach, silence.
 
-use super::*;
 use super::raw::Raw;
+use super::*;
 use crate::wire::{CloseCode, KeepaliveMessage};
-
 
 /// The old network never answered pings on connections that it had dialed itself.
 #[tokio::test]
@@ -68,7 +67,10 @@ async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() 
         known.explanation
     );
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(high.net.known_peers()[0].failures >= 5, "it goes on dialing");
+    assert!(
+        high.net.known_peers()[0].failures >= 5,
+        "it goes on dialing"
+    );
     wire.mend();
     high.connected_to(&[low.ip]).await;
     assert_eq!(high.info(low.ip).reconnects, 1);
@@ -86,7 +88,9 @@ async fn a_new_tip_is_told_at_once_and_the_newest_wins() {
         high.tip.send_replace(tip(height));
     }
     low.until("the newest tip", |peers| {
-        peers.first().is_some_and(|peer| peer.tip_height == Height(100))
+        peers
+            .first()
+            .is_some_and(|peer| peer.tip_height == Height(100))
     })
     .await;
     assert_eq!(low.info(high.ip).tip_hash, BlockHash([100; 32]));
@@ -154,14 +158,14 @@ async fn a_late_pong_makes_a_peer_slow_and_closes_nothing() {
     plan.timing.slow_after = Duration::from_millis(20);
     let node = plan.start(1);
     let mut raw = Raw::dial(&plan, 2, 1).await;
-    let ip = plan.ip(2);
     let mut nonces = Vec::new();
     while nonces.len() < 5 {
         if let KeepaliveMessage::Ping(ping) = raw.read().await {
             nonces.push(ping.nonce);
         }
     }
-    assert!(node.info(ip).slow);
+    node.until("slow", |peers| peers[0].slow).await;
+    tokio::time::sleep(2 * plan.timing.slow_after).await;
     for nonce in nonces {
         raw.say(&KeepaliveMessage::Pong { nonce }).await;
     }

@@ -134,6 +134,13 @@ impl Plan {
         self.address(seed).into()
     }
 
+    /// Waits until the tasks of a node that has ended have freed its port.
+    async fn freed(&self, seed: u8) {
+        while std::net::UdpSocket::bind(self.address(seed)).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn directory(&self) -> MasternodeDirectory {
         MasternodeDirectory::new(&self.genesis, self.records.clone()).unwrap()
     }

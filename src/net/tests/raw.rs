@@ -7,13 +7,14 @@ use crate::net::connection_id::reset_key;
 use crate::net::frames::{FrameReader, read_kind};
 use crate::net::meter::Meter;
 use crate::wire::messages::PROTOCOL_VERSIONS;
-use crate::wire::{Hello, KeepaliveMessage, StreamKind, Welcome, encode_frame};
+use crate::wire::{Hello, KeepaliveMessage, StreamKind, encode_frame};
 
 pub struct Raw {
     pub quic: Connection,
     pub keepalive: SendStream,
     pub from_keepalive: FrameReader,
-    pub endpoint: Endpoint,
+    /// Kept alive: QUIC's connections end with it.
+    _endpoint: Endpoint,
 }
 
 /// The peer's socket, at the planned address.
@@ -67,21 +68,6 @@ impl Raw {
         (endpoint, quic)
     }
 
-    /// Accepts a node's dial and sends the Welcome.
-    pub async fn accept(plan: &Plan, seed: u8, from: u8) -> Self {
-        let endpoint = endpoint(plan, seed);
-        let quic = endpoint.accept().await.unwrap().await.unwrap();
-        let mut raw = Self::greet((endpoint, quic), hello(plan, seed, plan.ip(from))).await;
-        assert!(matches!(raw.read().await, KeepaliveMessage::Hello(_)));
-        raw.say(&KeepaliveMessage::Welcome(Welcome {
-            version: PROTOCOL_VERSIONS.1,
-            pinned: true,
-            record_serial: 1,
-        }))
-        .await;
-        raw
-    }
-
     /// Sends a Hello and takes the other's keepalive stream.
     pub async fn greet((endpoint, quic): (Endpoint, Connection), hello: Hello) -> Self {
         let keepalive = open(&quic, StreamKind::Keepalive).await;
@@ -95,7 +81,7 @@ impl Raw {
             quic,
             keepalive,
             from_keepalive: FrameReader::new(recv, StreamKind::Keepalive, meter),
-            endpoint,
+            _endpoint: endpoint,
         };
         raw.say(&KeepaliveMessage::Hello(hello)).await;
         raw

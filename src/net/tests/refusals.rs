@@ -29,7 +29,7 @@ async fn another_genesis_is_refused_and_both_sides_show_both_hashes() {
             "{reason}"
         );
     }
-    let known = &low.net.known_peers()[1];
+    let known = &low.net.known_peers()[0];
     assert!(
         known.explanation.contains("wrong_genesis"),
         "{}",
@@ -54,7 +54,10 @@ async fn a_key_that_is_not_the_pinned_one_is_refused_and_both_sides_show_both_pi
     // The acceptor finds out about the dialer, then the dialer about the acceptor.
     for (impostor, honest) in [(2, 1), (1, 2)] {
         let wrong = identity(50, plan.ip(impostor));
-        let (expected, got) = (plan.records[usize::from(impostor) - 1].pins[0], wrong.node_id());
+        let (expected, got) = (
+            plan.records[usize::from(impostor) - 1].pins[0],
+            wrong.node_id(),
+        );
         let bad = plan.start_as(impostor, plan.config(impostor), wrong, plan.directory());
         let good = plan.start(honest);
         for reason in both_refuse(&good, &bad).await {
@@ -64,7 +67,8 @@ async fn a_key_that_is_not_the_pinned_one_is_refused_and_both_sides_show_both_pi
         }
         good.stop().await;
         bad.stop().await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        plan.freed(1).await;
+        plan.freed(2).await;
     }
 }
 

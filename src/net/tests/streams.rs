@@ -4,8 +4,8 @@ use super::raw::{Raw, open};
 use super::*;
 use crate::types::{ConsensusKey, Proposal, Round, TxId};
 use crate::wire::{
-    CloseCode, ConsensusMessage, KeepaliveMessage, Ping, ReachSet, StreamKind,
-    TransactionsMessage, encode_frame,
+    CloseCode, ConsensusMessage, KeepaliveMessage, Ping, ReachSet, StreamKind, TransactionsMessage,
+    encode_frame,
 };
 
 fn get_body(height: u64) -> ConsensusMessage {
@@ -210,7 +210,10 @@ async fn only_pinned_masternodes_may_open_consensus_and_proposal_streams() {
             std::mem::forget(open(&raw.quic, kind).await);
         })
         .await;
-        assert!(reason.detail.contains("only pinned masternodes"), "{reason}");
+        assert!(
+            reason.detail.contains("only pinned masternodes"),
+            "{reason}"
+        );
     }
 }
 
