@@ -58,7 +58,7 @@ async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() 
     let (low, high) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
     low.connected_to(&[high.ip]).await;
     high.connected_to(&[low.ip]).await;
-    wire.cut();
+    wire.isolate([plan.address(1)]);
     high.until("disconnected", |peers| peers.is_empty()).await;
     let known = &high.net.known_peers()[0];
     assert!(
@@ -71,7 +71,7 @@ async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() 
         high.net.known_peers()[0].failures >= 5,
         "it goes on dialing"
     );
-    wire.mend();
+    wire.isolate([]);
     high.connected_to(&[low.ip]).await;
     assert_eq!(high.info(low.ip).reconnects, 1);
     assert_eq!(low.connected_to(&[high.ip]).await[0].reconnects, 1);
