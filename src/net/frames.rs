@@ -73,6 +73,8 @@ pub enum Step {
 pub struct FrameReader {
     recv: RecvStream,
     kind: StreamKind,
+    /// The longest payload, where that is less than the kind allows.
+    limit: usize,
     meter: Arc<Meter>,
     header: [u8; FRAME_HEADER_BYTES],
     header_filled: usize,
@@ -105,6 +107,7 @@ impl FrameReader {
         Self {
             recv,
             kind,
+            limit: kind.max_frame_bytes(),
             meter,
             header: [0; FRAME_HEADER_BYTES],
             header_filled: 0,
@@ -112,6 +115,12 @@ impl FrameReader {
             payload: Vec::new(),
             consumed,
         }
+    }
+
+    /// Tightens the frame limit for a stream whose messages are known to be short.
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// The QUIC stream's id.
@@ -153,7 +162,7 @@ impl FrameReader {
             self.header[self.header_filled..][..bytes.len()].copy_from_slice(&bytes);
             self.header_filled += bytes.len();
             if self.header_filled == FRAME_HEADER_BYTES {
-                self.length = frame_length(self.kind, self.header)?;
+                self.length = self.checked_length()?;
             }
             return Ok(Step::Progress);
         }
@@ -167,6 +176,20 @@ impl FrameReader {
         }
         self.header_filled = 0;
         Ok(Step::Frame(std::mem::take(&mut self.payload)))
+    }
+
+    fn checked_length(&self) -> Result<usize, ReadFailure> {
+        let length = frame_length(self.kind, self.header)?;
+        if length > self.limit {
+            return Err(ReadFailure::Content {
+                kind: self.kind,
+                detail: format!(
+                    "a message of {length} bytes, where {} are enough",
+                    self.limit
+                ),
+            });
+        }
+        Ok(length)
     }
 
     async fn read(&mut self, limit: usize) -> Result<Option<Bytes>, ReadError> {
@@ -207,8 +230,8 @@ impl FrameWriter {
     }
 
     fn with_priority(send: SendStream, kind: StreamKind, priority: i32, meter: Arc<Meter>) -> Self {
-        send.set_priority(priority)
-            .expect("a stream that was just opened or accepted is not closed");
+        // Refused only on a stream that is over already, as every write will say.
+        send.set_priority(priority).ok();
         Self { send, kind, meter }
     }
 

@@ -20,6 +20,9 @@ use crate::types::PeerIp;
 use crate::wire::messages::MAX_SYNC_HEIGHTS;
 use crate::wire::{StreamKind, SyncRequest, SyncResponse, SyncUp, decode_frame, encode_frame};
 
+/// No message of a requester is longer.
+const MAX_SYNC_UP_BYTES: usize = 64;
+
 /// The sending side of a sync stream. Dropping it before [`SyncAnswer::finish`] resets the stream.
 pub struct SyncAnswer {
     peer: PeerIp,
@@ -167,7 +170,8 @@ pub async fn serve(
     server: &mpsc::Sender<SyncServe>,
     stop: &CancellationToken,
 ) -> Result<(), ReadFailure> {
-    let mut reader = FrameReader::new(recv, StreamKind::Sync, peer.meter.clone());
+    let reader = FrameReader::new(recv, StreamKind::Sync, peer.meter.clone());
+    let mut reader = reader.with_limit(MAX_SYNC_UP_BYTES);
     let request = match reader.next::<SyncUp>().await? {
         Some(SyncUp::Request(request)) if request.is_valid() => request,
         other => {
@@ -176,7 +180,7 @@ pub async fn serve(
     };
     let mut writer = FrameWriter::new(send, StreamKind::Sync, peer.meter.clone());
     let account = peer.bulk.open(writer.id(), BulkClass::Sync);
-    let (frames_in, frames) = mpsc::channel(1);
+    let (frames_in, mut frames) = mpsc::channel(1);
     let finished = Arc::new(AtomicBool::new(false));
     let ended = Arc::new(OnceLock::new());
     let answer = SyncAnswer {
@@ -201,13 +205,13 @@ pub async fn serve(
             if server.send(serve).await.is_err() {
                 return Err("sync has stopped".to_string());
             }
-            write_answer(&mut writer, &account, frames, &finished).await
+            write_answer(&mut writer, &account, &mut frames, &finished).await
         } => match written {
             Ok(()) => return Ok(()),
             Err(why) => (why, Ok(())),
         },
     };
-    // Set before the answer's channel closes, so that its next error can tell.
+    // Set before `frames` is dropped and the answer's channel closes, so that its error can tell.
     ended.set(why).ok();
     writer.abandon();
     result
@@ -240,7 +244,7 @@ async fn read_confirmations(
 async fn write_answer(
     writer: &mut FrameWriter,
     account: &BulkStream,
-    mut frames: mpsc::Receiver<Vec<u8>>,
+    frames: &mut mpsc::Receiver<Vec<u8>>,
     finished: &AtomicBool,
 ) -> Result<(), String> {
     while let Some(frame) = frames.recv().await {

@@ -204,22 +204,20 @@ impl KnownPeers {
         record.reconnects
     }
 
-    /// The registered connection has ended.
-    pub fn disconnected(
-        &mut self,
-        end: &ConnectionEnd,
-        direction: Direction,
-        now: (Instant, u64),
-        jitter: u32,
-    ) {
-        let (own, timing) = (self.own_ip, self.timing);
-        let record = self.record(end.ip);
-        record.last_end = Some(End {
-            at_ms: now.1,
-            direction,
+    /// Keeps the end of a connection in the peer's record.
+    pub fn note_end(&mut self, end: &ConnectionEnd, at_ms: u64) {
+        self.record(end.ip).last_end = Some(End {
+            at_ms,
+            direction: end.direction,
             reason: end.reason.clone(),
             lasted: Some(end.lasted),
         });
+    }
+
+    /// The registered connection has ended: the next dial is scheduled.
+    pub fn disconnected(&mut self, end: &ConnectionEnd, now: (Instant, u64), jitter: u32) {
+        let (own, timing) = (self.own_ip, self.timing);
+        let record = self.record(end.ip);
         let duplicate = end.reason.code == CloseCode::Duplicate;
         record.lost |= !duplicate;
         if end.lasted >= timing.backoff_reset {

@@ -22,11 +22,13 @@ use crate::wire::{CloseReason, Role};
 mod bulk;
 mod dialing;
 mod keepalive;
+mod raw;
 mod refusals;
+mod sim;
 mod streams;
 
 /// Long enough for any step on a busy machine; no test waits for it to pass.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An address that no other test uses, in this process or another.
 fn fresh_ip() -> PeerIp {
@@ -130,6 +132,13 @@ impl Plan {
 
     fn ip(&self, seed: u8) -> PeerIp {
         self.address(seed).into()
+    }
+
+    /// Waits until the tasks of a node that has ended have freed its port.
+    async fn freed(&self, seed: u8) {
+        while std::net::UdpSocket::bind(self.address(seed)).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn directory(&self) -> MasternodeDirectory {

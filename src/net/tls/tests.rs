@@ -19,7 +19,10 @@ async fn meet(dialer: Arc<QuicClientConfig>, acceptor: Arc<QuicServerConfig>) ->
     let listening = Endpoint::server(config, address("127.0.0.1")).unwrap();
     let dialing = Endpoint::client(address("127.0.0.2")).unwrap();
     let target = listening.local_addr().unwrap();
-    tokio::join!(dial(&dialing, dialer, target), accept(&listening))
+    let ends = tokio::join!(dial(&dialing, dialer, target), accept(&listening));
+    dialing.wait_idle().await;
+    listening.wait_idle().await;
+    ends
 }
 
 fn address(ip: &str) -> SocketAddr {
