@@ -248,12 +248,16 @@ impl Book {
 
     /// The newest polka certificate received or assembled.
     pub(super) fn newest_polka(&self) -> Option<PolkaCertificate> {
-        let counted = self.power.iter().rev().find_map(|(slot, power)| match slot {
-            (round, VoteKind::Prevote, Some(block)) if self.validators.is_quorum(*power) => {
-                Some((*round, *block))
-            }
-            _ => None,
-        });
+        let counted = self
+            .power
+            .iter()
+            .rev()
+            .find_map(|(slot, power)| match slot {
+                (round, VoteKind::Prevote, Some(block)) if self.validators.is_quorum(*power) => {
+                    Some((*round, *block))
+                }
+                _ => None,
+            });
         match (&self.polka, counted) {
             (Some(held), Some((round, _))) if held.round >= round => Some(held.clone()),
             (held, None) => held.clone(),
@@ -284,12 +288,9 @@ impl Book {
     /// Whether a quorum has prevoted or precommitted a block in some round.
     pub(super) fn has_quorum_for(&self, block: BlockHash) -> bool {
         self.polkas_seen.iter().any(|(_, polka)| *polka == block)
-            || self
-                .power
-                .iter()
-                .any(|((_, _, voted), power)| {
-                    *voted == Some(block) && self.validators.is_quorum(*power)
-                })
+            || self.power.iter().any(|((_, _, voted), power)| {
+                *voted == Some(block) && self.validators.is_quorum(*power)
+            })
     }
 
     /// The commit certificate that the held precommits of a round make, if they are a quorum.
@@ -399,8 +400,7 @@ mod tests {
         assert_eq!(f.book.decision(Round(2), block), None, "60 of 100");
         assert!(!f.book.has_quorum_for(block));
         assert_eq!(f.book.newest_polka(), None);
-        f.book
-            .add_vote(f.vote(0, VoteKind::Precommit, 2, Some(7)));
+        f.book.add_vote(f.vote(0, VoteKind::Precommit, 2, Some(7)));
         f.book.add_vote(f.vote(0, VoteKind::Prevote, 2, Some(7)));
         let validators = f.book.validators.clone();
         let decision = f.book.decision(Round(2), block).unwrap();

@@ -163,7 +163,8 @@ impl Engine {
             .iter()
             .filter_map(|entry| to_input(Input::Logged(entry.clone())))
             .collect();
-        self.state.record_recovered_own_precommit_extensions(&inputs);
+        self.state
+            .record_recovered_own_precommit_extensions(&inputs);
         self.state.index_wal_entries(&inputs);
         let mut outputs = Vec::new();
         for input in inputs {
@@ -324,7 +325,11 @@ impl Signer {
     ) -> Result<(), core::CertificateError<EngineContext>> {
         certificate
             .verify(&self.validators, &self.genesis)
-            .map_err(|error| core::CertificateError::VerificationError(Some(core::BoxError::new(Box::new(error)))))
+            .map_err(|error| {
+                core::CertificateError::VerificationError(Some(core::BoxError::new(Box::new(
+                    error,
+                ))))
+            })
     }
 }
 
@@ -371,9 +376,7 @@ fn to_input(input: Input) -> Option<consensus::Input<EngineContext>> {
 fn to_entry(input: &consensus::Input<EngineContext>) -> Option<Entry> {
     Some(match input {
         consensus::Input::Vote(vote) => Entry::Vote(context::from_vote(vote)),
-        consensus::Input::Proposal(proposal) => {
-            Entry::Proposal(context::from_proposal(proposal))
-        }
+        consensus::Input::Proposal(proposal) => Entry::Proposal(context::from_proposal(proposal)),
         consensus::Input::PolkaCertificate(polka) => Entry::Polka(context::from_polka(polka)),
         consensus::Input::TimeoutElapsed(timeout) => Entry::Timeout(from_timeout(*timeout)?),
         consensus::Input::ProposedValue(value, _) => Entry::Value(ProposedBlock {

@@ -219,7 +219,9 @@ fn parse(
         return Err(damaged("its first line is not known"));
     }
     let field = |line: &str, name: &'static str| -> Result<String, StateFileError> {
-        let value = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(' '));
+        let value = line
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix(' '));
         value
             .map(str::to_owned)
             .ok_or_else(|| damaged(&format!("the line {name:?} is missing")))
@@ -255,9 +257,16 @@ mod tests {
 
     async fn load(file: &FileInMemory, tip: u64, unsafe_sign: bool) -> Guard {
         let file = Arc::new(file.clone());
-        Guard::load(file, Offload::Inline, GENESIS, KEY, Height(tip), unsafe_sign)
-            .await
-            .unwrap()
+        Guard::load(
+            file,
+            Offload::Inline,
+            GENESIS,
+            KEY,
+            Height(tip),
+            unsafe_sign,
+        )
+        .await
+        .unwrap()
     }
 
     #[tokio::test]

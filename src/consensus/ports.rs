@@ -23,10 +23,8 @@ pub(super) trait Ports: Clone + Send + Sync + 'static {
         time_ms: u64,
         max_bytes: usize,
     ) -> impl Future<Output = Result<Block, ChainError>> + Send;
-    fn check_block(
-        &self,
-        block: Arc<Block>,
-    ) -> impl Future<Output = Result<(), ChainError>> + Send;
+    fn check_block(&self, block: Arc<Block>)
+    -> impl Future<Output = Result<(), ChainError>> + Send;
     fn commit(
         &self,
         block: Arc<Block>,

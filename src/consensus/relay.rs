@@ -201,7 +201,11 @@ mod tests {
         assert!(peers.forward_to(1, Some(&ip(1))).is_empty(), "unknown yet");
         for masternode in 1..4 {
             let others: Vec<usize> = (0..4).filter(|at| *at != masternode).collect();
-            assert!(peers.set_reach(&ip(masternode as u8), reach(&others)).is_empty());
+            assert!(
+                peers
+                    .set_reach(&ip(masternode as u8), reach(&others))
+                    .is_empty()
+            );
         }
         for author in 0..4 {
             assert!(peers.forward_to(author, None).is_empty());
@@ -232,7 +236,10 @@ mod tests {
         assert_eq!(peers.forward_to(3, Some(&ip(2))), [ip(1)]);
         peers.set_reach(&ip(1), reach(&[0, 3]));
         assert!(peers.forward_to(3, Some(&ip(2))).is_empty());
-        assert_eq!(peers.reached().into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(
+            peers.reached().into_iter().collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
     }
 
     #[test]

@@ -40,9 +40,7 @@ pub(super) struct Timeout {
 
 /// How long a timer runs.
 pub(super) fn duration(timeouts: &Timeouts, timeout: Timeout) -> Duration {
-    let steps = timeouts
-        .step_ms
-        .saturating_mul(u64::from(timeout.round.0));
+    let steps = timeouts.step_ms.saturating_mul(u64::from(timeout.round.0));
     let propose = timeouts.propose_ms.saturating_add(steps);
     let vote = timeouts
         .vote_ms

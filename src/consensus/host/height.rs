@@ -234,8 +234,7 @@ impl<P: Ports> Host<P> {
                 Entry::Proposal(proposal) => {
                     self.book.add_proposal(*proposal);
                     let (block, round) = (proposal.block, proposal.round);
-                    self.bodies
-                        .name(self.height, block, round, None, None, now);
+                    self.bodies.name(self.height, block, round, None, None, now);
                 }
                 Entry::Polka(polka) => {
                     self.book.add_polka(polka.clone());
@@ -376,6 +375,7 @@ impl<P: Ports> Host<P> {
         if self.decision.is_some() {
             return;
         }
+        self.timers.clear();
         let (block, round) = (certificate.block, certificate.round);
         self.bodies
             .certify(self.height, block, round, source, Instant::now());

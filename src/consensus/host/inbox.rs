@@ -391,10 +391,7 @@ impl<P: Ports> Host<P> {
     }
 
     /// All proposals and votes of a key that are held, proposals first.
-    fn held_of<'a>(
-        &'a self,
-        key: &'a ConsensusKey,
-    ) -> impl Iterator<Item = ConsensusMessage> + 'a {
+    fn held_of<'a>(&'a self, key: &'a ConsensusKey) -> impl Iterator<Item = ConsensusMessage> + 'a {
         [&self.book, &self.next_book].into_iter().flat_map(|book| {
             let proposals = book.proposals().filter(|one| one.proposer == *key);
             let votes = book.votes().filter(|one| one.voter == *key);
