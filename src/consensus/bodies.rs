@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::schedule;
 use super::wal::ProposedBlock;
 use crate::types::block::transactions_root;
 use crate::types::codec::{self, CodecError};
@@ -391,8 +390,7 @@ impl Bodies {
             return true;
         }
         let time_ms = content.block.header.time_ms;
-        let in_parents_slot =
-            schedule::slot(&self.genesis, time_ms) == schedule::slot(&self.genesis, self.parent_ms);
+        let in_parents_slot = self.genesis.slot_at(time_ms) <= self.genesis.slot_at(self.parent_ms);
         let too_early = content.block.transactions.is_empty()
             && body.named == Some(Round(0))
             && in_parents_slot;

@@ -61,17 +61,9 @@ pub(super) fn start(situation: &Situation) -> Start {
     Start::After(situation.interval_left.min(situation.until_boundary))
 }
 
-/// The slot of a time, counted from genesis.
-pub(super) fn slot(genesis: &Genesis, time_ms: u64) -> u64 {
-    time_ms.saturating_sub(genesis.time_ms) / genesis.slot_ms.max(1)
-}
-
 /// When the slot after the parent's begins, Unix milliseconds.
 pub(super) fn boundary_ms(genesis: &Genesis, parent_ms: u64) -> u64 {
-    let next = slot(genesis, parent_ms).saturating_add(1);
-    genesis
-        .time_ms
-        .saturating_add(next.saturating_mul(genesis.slot_ms))
+    genesis.slot_start_ms(genesis.slot_at(parent_ms).saturating_add(1))
 }
 
 #[cfg(test)]
@@ -160,17 +152,11 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_counted_from_genesis() {
+    fn the_boundary_is_the_start_of_the_slot_after_the_parents() {
         let genesis = crate::consensus::tests::genesis(&[1]);
-        let at = genesis.time_ms;
-        assert_eq!(slot(&genesis, at), 0);
-        assert_eq!(slot(&genesis, at - 1), 0);
-        assert_eq!(slot(&genesis, at + genesis.slot_ms - 1), 0);
-        assert_eq!(slot(&genesis, at + genesis.slot_ms), 1);
-        assert_eq!(boundary_ms(&genesis, at), at + genesis.slot_ms);
-        assert_eq!(
-            boundary_ms(&genesis, at + genesis.slot_ms + 3),
-            at + 2 * genesis.slot_ms
-        );
+        let (at, slot) = (genesis.time_ms, genesis.slot_ms);
+        assert_eq!(boundary_ms(&genesis, at), at + slot);
+        assert_eq!(boundary_ms(&genesis, at + slot - 1), at + slot);
+        assert_eq!(boundary_ms(&genesis, at + slot + 3), at + 2 * slot);
     }
 }

@@ -375,6 +375,7 @@ impl<P: Ports> Host<P> {
         if self.decision.is_some() {
             return;
         }
+        self.timers.clear();
         let (block, round) = (certificate.block, certificate.round);
         self.bodies
             .certify(self.height, block, round, source, Instant::now());

@@ -278,7 +278,7 @@ impl<P: Ports> Host<P> {
         {
             wake = wake.min(now + wait);
         }
-        if let Some(build_at) = self.build.next_attempt() {
+        if let Some(build_at) = self.build.next_attempt().filter(|at| *at > now) {
             wake = wake.min(build_at);
         }
         if self.build.is_wanted() {

@@ -11,7 +11,6 @@ use crate::chain::ChainError;
 use crate::consensus::ConsensusError;
 use crate::consensus::engine::Input;
 use crate::consensus::ports::Ports;
-use crate::consensus::schedule;
 use crate::consensus::timers;
 use crate::consensus::wal::Entry;
 use crate::types::{Block, BlockHash, Height, PeerIp, Proposal, Round, codec};
@@ -141,8 +140,8 @@ impl<P: Ports> Host<P> {
                 return Ok(());
             }
         };
-        let in_parents_slot = schedule::slot(&self.genesis, block.header.time_ms)
-            == schedule::slot(&self.genesis, self.tip.time_ms);
+        let slot = self.genesis.slot_at(block.header.time_ms);
+        let in_parents_slot = slot <= self.genesis.slot_at(self.tip.time_ms);
         if block.transactions.is_empty() && round == Round(0) && in_parents_slot {
             // What waited did not apply: an empty block has to wait for its slot.
             self.build.not_before = Some(now + BUILD_AGAIN_AFTER);

@@ -1,0 +1,170 @@
+//! Masternodes that break the rules.
+
+use super::*;
+use crate::consensus::book::Evidence;
+use crate::types::{Proposal, RoundCertificate, Vote, codec};
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+const POWERS: [u64; 4] = [10, 20, 30, 40];
+
+#[tokio::test(start_paused = true)]
+async fn equivocating_votes_are_stored_as_evidence_and_counted() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    let height = world.status(1).height;
+    for block in [3, 4] {
+        let vote = Vote::sign(
+            &key(0),
+            &world.genesis.hash(),
+            VoteKind::Prevote,
+            height,
+            Round(5),
+            Some(BlockHash([block; 32])),
+        );
+        world.inject(0, 1, ConsensusMessage::Vote(vote));
+    }
+    world
+        .until("evidence", 2, |world| world.status(1).evidence == 1)
+        .await;
+    let stored = world.nodes[1].ports.disk.lock().unwrap().evidence[0].clone();
+    let evidence: Evidence = codec::decode(&stored).unwrap();
+    let sentence = evidence.sentence(&ValidatorSet::from_genesis(&world.genesis));
+    assert!(
+        sentence.starts_with("node-0 signed two prevotes at height"),
+        "{sentence}"
+    );
+    world.reach(&ALL, 10, 60).await;
+    // A restart still knows.
+    world.kill(1);
+    world.start(1).await;
+    world
+        .until("the count", 1, |world| world.status(1).evidence == 1)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_proposals_of_one_round_are_evidence_and_the_chain_goes_on() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    let validators = ValidatorSet::from_genesis(&world.genesis);
+    let height = world.status(1).height;
+    let proposer = validators.proposer(height, Round(1)).key;
+    let (index, _) = validators.get(&proposer).unwrap();
+    let victim = (index + 1) % 4;
+    for block in [3, 4] {
+        let proposal = Proposal::sign(
+            &key(index),
+            &world.genesis.hash(),
+            height,
+            Round(1),
+            BlockHash([block; 32]),
+            None,
+        );
+        world.inject(index, victim, ConsensusMessage::Proposal(proposal));
+    }
+    world
+        .until("evidence", 2, |world| world.status(victim).evidence == 1)
+        .await;
+    world.reach(&ALL, 10, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalid_block_costs_its_proposer_the_round() {
+    let mut world = World::new(&POWERS);
+    *world.nodes[2].ports.make_invalid.lock().unwrap() = true;
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&ALL, 12, 120).await;
+    world.assert_agreement();
+    let byzantine = ConsensusKey::from(&key(2));
+    let blocks = world.blocks(0);
+    assert!(
+        blocks
+            .iter()
+            .all(|block| block.header.proposer != byzantine)
+    );
+}
+
+/// The body of a block that nobody proposed, and a stripped body of one that somebody did, must not
+/// stall anything.
+#[tokio::test(start_paused = true)]
+async fn bodies_that_nothing_names_do_not_stall_the_chain() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    for round in 0..20 {
+        let height = world.status(1).height;
+        let ports = world.nodes[0].ports.clone();
+        let block = ports
+            .build_block((&key(0)).into(), world.genesis.time_ms + 1, 1_000)
+            .await
+            .unwrap();
+        let header = BodyHeader {
+            height,
+            round: Round(round % 3),
+            block: block.hash(),
+        };
+        let bytes = codec::encode(&block);
+        let mut mesh = world.mesh.lock().unwrap();
+        for to in [1, 2, 3] {
+            mesh.send_body(0, node_ip(to), header, &bytes);
+        }
+        drop(mesh);
+        world.reach(&ALL, height.0, 20).await;
+    }
+    assert_eq!(world.status(1).highest_round, Round(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rubbish_neither_stops_nor_enters_a_node() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    let genesis = world.genesis.hash();
+    let stranger = SigningKey::from_bytes(&[77; 32]);
+    for number in 0..200u32 {
+        let height = Height(world.status(1).height.0 + u64::from(number % 4));
+        let block = Some(BlockHash([number as u8; 32]));
+        let kind = VoteKind::Precommit;
+        let mut forged = Vote::sign(&key(0), &genesis, kind, height, Round(number), block);
+        forged.signature.0[5] ^= 1;
+        let foreign = Vote::sign(&stranger, &genesis, kind, height, Round(0), block);
+        let huge = Vote::sign(&key(0), &genesis, kind, height, Round(u32::MAX), block);
+        let not_its_turn = Proposal::sign(
+            &key(0),
+            &genesis,
+            height,
+            Round(number % 5),
+            BlockHash([1; 32]),
+            Some(Round(number)),
+        );
+        let empty = RoundCertificate {
+            height,
+            round: Round(number),
+            precommit: true,
+            votes: Vec::new(),
+        };
+        let weak = CommitCertificate {
+            height,
+            round: Round(0),
+            block: BlockHash([1; 32]),
+            signatures: vec![(forged.voter, forged.signature)],
+        };
+        for message in [
+            ConsensusMessage::Vote(forged),
+            ConsensusMessage::Vote(foreign),
+            ConsensusMessage::Vote(huge),
+            ConsensusMessage::Proposal(not_its_turn),
+            ConsensusMessage::Round(empty),
+            ConsensusMessage::Commit(weak),
+            ConsensusMessage::GetBody {
+                height,
+                block: BlockHash([9; 32]),
+            },
+        ] {
+            world.inject(0, 1, message);
+        }
+    }
+    // Node 1 no longer hears node 0; it goes on with what the others pass on.
+    world.reach(&ALL, 15, 60).await;
+    world.assert_agreement();
+}

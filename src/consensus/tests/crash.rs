@@ -1,0 +1,273 @@
+//! Crashes at every point at which something becomes durable or leaves a node, and lost state.
+
+use super::*;
+use crate::types::{Vote, codec};
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+
+/// What a restarted node has lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Nothing,
+    /// The log, but not `consensus.state`.
+    Log,
+    /// Both, and the operator forces it to sign.
+    EverythingForced,
+}
+
+/// Runs a network in which one node crashes at its `point`th effect and is started again; returns
+/// how many slots were signed twice, or `None` when it never came to that point.
+async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> Option<usize> {
+    let mut world = World::new(powers);
+    if lost == Lost::EverythingForced {
+        // Its peers would show it its own votes from before the crash, and it would stop.
+        let own = ConsensusKey::from(&key(crashing));
+        world.filter(move |_, to, message| {
+            to != crashing
+                || match message {
+                    Some(ConsensusMessage::Vote(vote)) => vote.voter != own,
+                    Some(ConsensusMessage::Proposal(proposal)) => proposal.proposer != own,
+                    _ => true,
+                }
+        });
+    }
+    *world.nodes[crashing].ports.plan.at.lock().unwrap() = Some(point);
+    for node in ALL {
+        world.start(node).await;
+    }
+    let ended = |world: &World| {
+        let running = world.nodes[crashing].running.as_ref();
+        running.is_some_and(|running| running.actor.is_finished())
+    };
+    for _ in 0..500 {
+        if ended(&world) || world.height(crashing) >= 4 {
+            break;
+        }
+        world.submit();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    if !ended(&world) {
+        return None;
+    }
+    world.kill(crashing);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    // Whatever the others have decided meanwhile, sync brings.
+    let best = ALL.into_iter().max_by_key(|node| world.height(*node));
+    world.give_blocks(best.unwrap(), crashing);
+    if lost != Lost::Nothing {
+        let mut disk = world.nodes[crashing].ports.disk.lock().unwrap();
+        disk.logs.clear();
+    }
+    if lost == Lost::EverythingForced {
+        world.nodes[crashing].state = FileInMemory::default();
+        world.nodes[crashing].unsafe_sign = true;
+    }
+    world.start(crashing).await;
+    let goal = world.height(0).max(world.height(crashing)) + 4;
+    world.reach(&ALL, goal, 120).await;
+    world.assert_agreement();
+    if lost != Lost::EverythingForced {
+        world
+            .until("signing", 60, |world| {
+                world.status(crashing).not_signing.is_none()
+            })
+            .await;
+    }
+    Some(world.double_signed())
+}
+
+/// Crashes at every point until the node gets past the heights that are looked at.
+async fn matrix(powers: &[u64], crashing: usize, lost: Lost) -> (usize, usize) {
+    let (mut crashes, mut double_signed) = (0, 0);
+    for point in 1.. {
+        match crash_at(powers, crashing, point, lost).await {
+            Some(doubles) => double_signed += doubles,
+            None => break,
+        }
+        crashes += 1;
+    }
+    (crashes, double_signed)
+}
+
+/// The crashing node holds so much power that nothing is decided without it: whatever it had begun
+/// it must finish.
+#[tokio::test(start_paused = true)]
+async fn no_crash_makes_a_node_sign_twice() {
+    let (crashes, double_signed) = matrix(&[10, 20, 30, 40], 3, Lost::Nothing).await;
+    assert!(crashes > 50, "{crashes} crashes");
+    assert_eq!(double_signed, 0, "in {crashes} crashes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_log_keeps_a_node_from_signing_at_its_height_only() {
+    let (crashes, double_signed) = matrix(&[1, 1, 1, 1], 2, Lost::Log).await;
+    assert!(crashes > 50, "{crashes} crashes");
+    assert_eq!(double_signed, 0, "in {crashes} crashes");
+}
+
+/// The control: without log and state file, forced to sign, the check finds slots signed twice.
+#[tokio::test(start_paused = true)]
+async fn the_check_for_double_signing_can_fail() {
+    let (_, double_signed) = matrix(&[10, 20, 30, 40], 3, Lost::EverythingForced).await;
+    assert!(double_signed > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_state_file_a_node_signs_again_after_a_live_height() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 5, 20).await;
+    world.kill(1);
+    world.nodes[1].state = FileInMemory::default();
+    world.nodes[1].ports.disk.lock().unwrap().logs.clear();
+    world.start(1).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let reason = world.status(1).not_signing.unwrap();
+    assert!(reason.contains("consensus.state is missing"), "{reason}");
+    let at = world.height(1);
+    world.reach(&ALL, at + 4, 60).await;
+    assert_eq!(world.status(1).not_signing, None);
+    assert_eq!(world.double_signed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_everything_waits_for_what_its_peers_know() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 5, 20).await;
+    world.kill(1);
+    let node = &mut world.nodes[1];
+    node.state = FileInMemory::default();
+    *node.ports.disk.lock().unwrap() = Disk::default();
+    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    world.start(1).await;
+    // Only one peer at first: too few to believe that the chain is new.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.height(1), 0);
+    let own = ConsensusKey::from(&key(1));
+    let mesh = world.mesh.lock().unwrap();
+    let signed_first = mesh
+        .signed
+        .iter()
+        .filter(|((voter, height, ..), _)| *voter == own && *height == Height(1))
+        .all(|(_, blocks)| blocks.len() == 1);
+    drop(mesh);
+    assert!(signed_first);
+    assert!(world.status(1).not_signing.is_some());
+    world.give_blocks(0, 1);
+    let at = world.height(0);
+    world.reach(&ALL, at + 4, 60).await;
+    assert_eq!(world.status(1).not_signing, None);
+    assert_eq!(world.double_signed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_log_blocks_its_height_and_nothing_is_overwritten() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 5, 20).await;
+    world.submit();
+    world
+        .until("a started height", 5, |world| {
+            world.status(1).round.is_some()
+        })
+        .await;
+    world.kill(1);
+    let height = Height(world.height(1) + 1);
+    let damaged = {
+        let mut disk = world.nodes[1].ports.disk.lock().unwrap();
+        let log = disk.logs.get_mut(&height).unwrap();
+        log.entries.push(vec![1, 2, 3]);
+        log.clone()
+    };
+    world.start(1).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    if world.status(1).height == height {
+        let reason = world.status(1).not_signing.unwrap();
+        assert!(reason.contains("is damaged"), "{reason}");
+        let disk = world.nodes[1].ports.disk.lock().unwrap();
+        assert_eq!(disk.logs.get(&height), Some(&damaged));
+    }
+    world.reach(&ALL, height.0 + 3, 60).await;
+    assert_eq!(world.status(1).not_signing, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_of_the_own_key_from_elsewhere_stops_signing() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 5, 20).await;
+    let height = world.status(1).height;
+    let vote = Vote::sign(
+        &key(1),
+        &world.genesis.hash(),
+        VoteKind::Prevote,
+        height,
+        Round(7),
+        None,
+    );
+    world.inject(2, 1, ConsensusMessage::Vote(vote));
+    world
+        .until("the stop", 1, |world| world.status(1).not_signing.is_some())
+        .await;
+    let reason = world.status(1).not_signing.unwrap();
+    assert!(reason.contains("own key"), "{reason}");
+    // It follows all the same.
+    let at = world.height(1);
+    world.reach(&ALL, at + 10, 60).await;
+    let own = ConsensusKey::from(&key(1));
+    let mesh = world.mesh.lock().unwrap();
+    let last = mesh
+        .signed
+        .keys()
+        .filter(|(voter, ..)| *voter == own)
+        .map(|(_, at, ..)| *at);
+    assert!(last.max().unwrap() <= height.next());
+}
+
+#[tokio::test(start_paused = true)]
+async fn signing_can_be_stopped_from_outside() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 3, 20).await;
+    let running = world.nodes[0].running.as_ref().unwrap();
+    running
+        .stop
+        .try_send("the record names another machine".into())
+        .unwrap();
+    world.reach(&ALL, 8, 60).await;
+    let reason = world.status(0).not_signing;
+    assert_eq!(reason.as_deref(), Some("the record names another machine"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_ends_the_actor_cleanly() {
+    let mut world = World::started(&[1]).await;
+    world.reach(&[0], 3, 20).await;
+    let running = world.nodes[0].running.take().unwrap();
+    running.cancel.cancel();
+    running.actor.await.unwrap().unwrap();
+}
+
+#[test]
+fn the_state_file_is_plain_text() {
+    // The crash tests above rely on its being written; its form is part of what a person sees.
+    let file = FileInMemory::default();
+    let guard = super::super::guard::Guard::load(
+        Arc::new(file.clone()),
+        Offload::Inline,
+        crate::types::GenesisHash([1; 32]),
+        ConsensusKey([2; 32]),
+        Height(0),
+        false,
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async { guard.await.unwrap().open(Height(7)).await.unwrap() });
+    let text = String::from_utf8(file.load().unwrap().unwrap()).unwrap();
+    assert_eq!(
+        text,
+        format!(
+            "timed consensus state v1\ngenesis {}\nkey {}\nheight 7\n",
+            "01".repeat(32),
+            "02".repeat(32)
+        )
+    );
+    assert!(codec::decode::<u64>(text.as_bytes()).is_err());
+}

@@ -1,0 +1,204 @@
+//! Networks of honest nodes: progress, slots, cut links, missing bodies, nodes that are behind.
+
+use super::*;
+
+const ALL: [usize; 4] = [0, 1, 2, 3];
+const POWERS: [u64; 4] = [10, 20, 30, 40];
+
+#[tokio::test(start_paused = true)]
+async fn four_nodes_reach_many_heights_without_a_failed_round() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 100, 100).await;
+    world.assert_agreement();
+    for node in ALL {
+        assert_eq!(
+            world.status(node).highest_round,
+            Round(0),
+            "{}",
+            world.describe()
+        );
+        assert_eq!(world.status(node).not_signing, None);
+    }
+    assert_eq!(world.double_signed(), 0);
+    assert_eq!(world.count("get_body"), 0);
+    // Four blocks a second at most, and each proposer in its turn.
+    let blocks = world.blocks(0);
+    let elapsed = blocks[99].header.time_ms - blocks[0].header.time_ms;
+    assert!(elapsed >= 99 * 240, "{elapsed} ms");
+    let validators = ValidatorSet::from_genesis(&world.genesis);
+    for block in &blocks {
+        let turn = validators.proposer(block.header.height, Round(0)).key;
+        assert_eq!(block.header.proposer, turn);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_masternode_makes_blocks() {
+    let mut world = World::started(&[5]).await;
+    world.reach(&[0], 20, 20).await;
+    let sentence = world.status(0).quorum_sentence();
+    assert_eq!(sentence, "quorum: power 5 of 5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_transactions_a_block_comes_at_each_slot_and_with_one_at_once() {
+    let mut world = World::started(&POWERS).await;
+    world
+        .until("three slots", 30, |world| world.height(0) >= 3)
+        .await;
+    let slot_ms = world.genesis.slot_ms;
+    for (at, block) in world.blocks(0).iter().enumerate() {
+        let after = block.header.time_ms - world.genesis.time_ms;
+        assert_eq!(after / slot_ms, at as u64 + 1, "one block a slot");
+        assert!(after % slot_ms < 100, "at its start");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let submitted = Instant::now();
+    world.submit();
+    world
+        .until("the block", 2, |world| world.height(0) >= 4)
+        .await;
+    assert!(submitted.elapsed() < Duration::from_millis(500));
+    assert_eq!(world.blocks(0)[3].transactions.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_link_is_relayed_around_and_costs_no_round() {
+    for (a, b) in [(2, 3), (0, 3), (0, 1)] {
+        let mut world = World::started(&POWERS).await;
+        world.reach(&ALL, 5, 20).await;
+        world.cut(a, b);
+        world.reach(&ALL, 60, 60).await;
+        world.assert_agreement();
+        for node in ALL {
+            let status = world.status(node);
+            assert_eq!(
+                status.highest_round,
+                Round(0),
+                "{a}-{b}: {}",
+                world.describe()
+            );
+            assert_eq!(status.power_present, 100);
+        }
+        world.mend(a, b);
+        world.reach(&ALL, 80, 30).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_its_proposer_does_not_deliver_comes_from_another() {
+    let mut world = World::started(&POWERS).await;
+    // The strongest node's bodies never reach node 0.
+    world.filter(|from, to, message| message.is_some() || (from, to) != (3, 0));
+    world.reach(&ALL, 30, 90).await;
+    assert!(world.count("get_body") > 0);
+    world.assert_agreement();
+    assert_eq!(world.status(0).highest_round, Round(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_a_proposer_is_down_its_rounds_fail_and_the_chain_goes_on() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 5, 20).await;
+    world.kill(1);
+    let rest = [0, 2, 3];
+    world.reach(&rest, 25, 120).await;
+    world.assert_agreement();
+    assert!(world.status(3).highest_round > Round(0));
+    let status = world.status(3);
+    assert_eq!(
+        (status.power_present, status.missing),
+        (80, vec!["node-1".to_owned()])
+    );
+    // It comes back one or more heights behind; here nothing syncs, so it is given the blocks.
+    world.give_blocks(3, 1);
+    world.start(1).await;
+    let goal = world.height(3) + 20;
+    world.reach(&ALL, goal, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_quorum_nothing_is_decided_and_the_status_says_who_is_missing() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    world.kill(3);
+    let at = world.height(0);
+    world.submit();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.height(0) <= at + 1);
+    assert_eq!(
+        world.status(0).quorum_sentence(),
+        "no quorum: power 60 of 100, missing: node-3"
+    );
+    world.start(3).await;
+    world.reach(&ALL, at + 10, 60).await;
+    assert_eq!(world.double_signed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_one_height_behind_is_brought_up_by_the_certificate() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 5, 20).await;
+    world.kill(0);
+    let behind = world.height(0);
+    world.reach(&[1, 2, 3], behind + 1, 30).await;
+    // Nothing waits any more: the others rest until the next slot.
+    let at = world.height(3);
+    world.give_blocks_up_to(3, 0, at - 1);
+    let decided_before = world.count("commit");
+    world.start(0).await;
+    world
+        .until("the decision", 3, |world| world.height(0) >= at)
+        .await;
+    assert!(world.count("commit") > decided_before);
+    world.assert_agreement();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tip_that_sync_moves_takes_the_engine_along() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    for other in [1, 2, 3] {
+        world.cut(0, other);
+    }
+    world.reach(&[1, 2, 3], 20, 60).await;
+    world.give_blocks(3, 0);
+    world
+        .until("the move", 1, |world| world.status(0).height > Height(20))
+        .await;
+    for other in [1, 2, 3] {
+        world.mend(0, other);
+    }
+    world.reach(&ALL, 40, 60).await;
+    world.assert_agreement();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proposer_whose_clock_is_far_ahead_loses_its_rounds_only() {
+    let mut world = World::new(&POWERS);
+    world.nodes[1].ahead_ms = 60_000;
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&ALL, 20, 200).await;
+    world.assert_agreement();
+    let fast = ConsensusKey::from(&key(1));
+    assert!(
+        world
+            .blocks(0)
+            .iter()
+            .all(|block| block.header.proposer != fast)
+    );
+    assert!(world.status(0).highest_round > Round(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_a_little_behind_costs_nothing() {
+    let mut world = World::new(&POWERS);
+    world.nodes[1].ahead_ms = 9_000;
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&ALL, 30, 100).await;
+    assert_eq!(world.status(0).highest_round, Round(0));
+}

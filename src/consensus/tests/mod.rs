@@ -1,0 +1,780 @@
+//! A network of masternodes in memory: the real actor on fake ports, in virtual time.
+//!
+//! The fakes keep what would be on disk (chain, log, `consensus.state`) apart from the actor, so
+//! that a node can be crashed at any effect and started again. Everything that leaves a node is
+//! recorded by who signed it, so that a slot that was signed twice is found.
+
+mod byzantine;
+mod crash;
+mod live;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ports::Ports;
+use super::{ConsensusError, ConsensusStatus, host};
+use crate::chain::ChainError;
+use crate::env::{DurableFile, FileInMemory, Offload, WallClock};
+use crate::ledger::BlockError;
+use crate::net::{BodyEvent, ConsensusEvent, SendError};
+use crate::store::{StoreError, WalContent};
+use crate::types::block::{BLOCK_VERSION, transactions_root};
+use crate::types::{
+    Address, Amount, Block, BlockHash, BlockHeader, CommitCertificate, ConsensusKey, Genesis,
+    GenesisMasternode, Height, Network, OutPoint, PeerIp, PublicKey, Round, Signature,
+    StateCommitment, Timeouts, Tip, Transaction, TxId, TxInput, TxOutput, ValidatorSet, VoteKind,
+};
+use crate::wire::{BodyHeader, ConsensusMessage, ReachSet};
+
+/// The state commitment that the fake chain finds invalid.
+const INVALID_STATE: StateCommitment = StateCommitment([255; 32]);
+
+pub(super) fn key(index: usize) -> SigningKey {
+    SigningKey::from_bytes(&[index as u8 + 1; 32])
+}
+
+pub(super) fn ip(last: u8) -> PeerIp {
+    PeerIp::from(IpAddr::from([127, 0, 0, last]))
+}
+
+fn node_ip(index: usize) -> PeerIp {
+    ip(index as u8 + 1)
+}
+
+pub(super) fn genesis(powers: &[u64]) -> Genesis {
+    let masternodes = powers.iter().enumerate().map(|(index, power)| {
+        let key = key(index);
+        GenesisMasternode {
+            name: format!("node-{index}"),
+            consensus_key: (&key).into(),
+            power: *power,
+            payout: Address([index as u8; 32]),
+        }
+    });
+    Genesis {
+        chain_id: "consensus-tests".into(),
+        network: Network::Dev,
+        time_ms: 1_800_000_000_000,
+        slot_ms: 5_000,
+        min_block_interval_ms: 250,
+        max_block_bytes: 1_000_000,
+        min_fee_per_kb: Amount(1),
+        uplink_mbit: 20,
+        timeouts: Timeouts::default(),
+        masternodes: masternodes.collect(),
+        allocations: Vec::new(),
+    }
+}
+
+fn transaction(number: u64) -> Transaction {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    Transaction {
+        version: 1,
+        inputs: vec![TxInput {
+            outpoint: OutPoint {
+                txid: TxId(id),
+                index: 0,
+            },
+            public_key: PublicKey([2; 32]),
+            signature: Signature([3; 64]),
+        }],
+        outputs: vec![TxOutput {
+            amount: Amount(1),
+            address: Address([4; 32]),
+        }],
+    }
+}
+
+/// Virtual time as time of day, with an error of its own for each node.
+struct TestClock {
+    start: Instant,
+    start_ms: u64,
+    ahead_ms: u64,
+}
+
+impl WallClock for TestClock {
+    fn now_ms(&self) -> u64 {
+        self.start_ms + self.start.elapsed().as_millis() as u64 + self.ahead_ms
+    }
+}
+
+/// Unwinds a node's actor like a crash does.
+struct Crashed;
+
+/// Counts the points at which something leaves a node or becomes durable, and crashes at one.
+#[derive(Default)]
+struct CrashPlan {
+    passed: Mutex<usize>,
+    at: Mutex<Option<usize>>,
+}
+
+impl CrashPlan {
+    fn point(&self) {
+        let mut passed = self.passed.lock().unwrap();
+        *passed += 1;
+        let due = *self.at.lock().unwrap() == Some(*passed);
+        drop(passed);
+        if due {
+            std::panic::resume_unwind(Box::new(Crashed));
+        }
+    }
+}
+
+/// `consensus.state` with crash points around each write.
+struct CrashingFile {
+    file: FileInMemory,
+    plan: Arc<CrashPlan>,
+}
+
+impl DurableFile for CrashingFile {
+    fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
+        self.file.load()
+    }
+
+    fn replace(&self, content: &[u8]) -> std::io::Result<()> {
+        self.plan.point();
+        self.file.replace(content)?;
+        self.plan.point();
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        "consensus.state".into()
+    }
+}
+
+/// What a node has on disk.
+#[derive(Default)]
+struct Disk {
+    blocks: Vec<(Block, CommitCertificate)>,
+    logs: BTreeMap<Height, WalContent>,
+    evidence: Vec<Vec<u8>>,
+}
+
+/// One node's ports.
+#[derive(Clone)]
+struct FakePorts {
+    index: usize,
+    genesis: Arc<Genesis>,
+    disk: Arc<Mutex<Disk>>,
+    tip: Arc<watch::Sender<Tip>>,
+    ready: Arc<watch::Sender<bool>>,
+    mempool: Arc<Mutex<Vec<Transaction>>>,
+    mesh: Arc<Mutex<Mesh>>,
+    plan: Arc<CrashPlan>,
+    make_invalid: Arc<Mutex<bool>>,
+}
+
+fn genesis_tip(genesis: &Genesis) -> Tip {
+    Tip {
+        height: Height::GENESIS,
+        hash: genesis.as_parent(),
+        time_ms: genesis.time_ms,
+        state: StateCommitment([0; 32]),
+    }
+}
+
+impl FakePorts {
+    fn check(&self, block: &Block) -> Result<(), ChainError> {
+        let tip = *self.tip.borrow();
+        let header = &block.header;
+        if header.height != tip.height.next() {
+            return Err(ChainError::NotNext {
+                height: header.height,
+                tip: tip.height,
+            });
+        }
+        let sound = header.parent == tip.hash
+            && header.time_ms > tip.time_ms
+            && header.state != INVALID_STATE;
+        sound
+            .then_some(())
+            .ok_or_else(|| BlockError::Other("breaks a rule".into()).into())
+    }
+
+    /// Adds a block to the chain and drops the log of its height, as one transaction.
+    fn append(&self, block: Block, certificate: CommitCertificate) -> Tip {
+        let tip = Tip {
+            height: block.header.height,
+            hash: block.hash(),
+            time_ms: block.header.time_ms,
+            state: block.header.state,
+        };
+        let mut mempool = self.mempool.lock().unwrap();
+        mempool.retain(|waiting| !block.transactions.contains(waiting));
+        self.ready.send_replace(!mempool.is_empty());
+        drop(mempool);
+        let mut disk = self.disk.lock().unwrap();
+        disk.logs.retain(|height, _| *height > block.header.height);
+        disk.blocks.push((block, certificate));
+        drop(disk);
+        self.tip.send_replace(tip);
+        tip
+    }
+}
+
+impl Ports for FakePorts {
+    fn tip(&self) -> Tip {
+        *self.tip.borrow()
+    }
+
+    fn watch_tip(&self) -> watch::Receiver<Tip> {
+        self.tip.subscribe()
+    }
+
+    fn watch_ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    async fn build_block(
+        &self,
+        proposer: ConsensusKey,
+        time_ms: u64,
+        max_bytes: usize,
+    ) -> Result<Block, ChainError> {
+        let tip = *self.tip.borrow();
+        let mut left = max_bytes.saturating_sub(1_000);
+        let mut transactions = self.mempool.lock().unwrap().clone();
+        transactions.retain(|one| {
+            let fits = one.encoded_bytes() <= left;
+            left -= if fits { one.encoded_bytes() } else { 0 };
+            fits
+        });
+        let invalid = *self.make_invalid.lock().unwrap();
+        Ok(Block {
+            header: BlockHeader {
+                version: BLOCK_VERSION,
+                height: tip.height.next(),
+                time_ms,
+                parent: tip.hash,
+                proposer,
+                transactions_root: transactions_root(&transactions),
+                state: if invalid { INVALID_STATE } else { tip.state },
+                validators: ValidatorSet::from_genesis(&self.genesis).hash(),
+            },
+            transactions,
+        })
+    }
+
+    async fn check_block(&self, block: Arc<Block>) -> Result<(), ChainError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.check(&block)
+    }
+
+    async fn commit(
+        &self,
+        block: Arc<Block>,
+        certificate: CommitCertificate,
+    ) -> Result<Tip, ChainError> {
+        self.plan.point();
+        self.check(&block)?;
+        let validators = ValidatorSet::from_genesis(&self.genesis);
+        certificate
+            .verify(&validators, &self.genesis.hash())
+            .expect("only proved blocks are committed");
+        assert_eq!(certificate.block, block.hash());
+        let tip = self.append(block.as_ref().clone(), certificate);
+        self.plan.point();
+        Ok(tip)
+    }
+
+    async fn block(&self, height: Height) -> Result<Option<Block>, ChainError> {
+        let disk = self.disk.lock().unwrap();
+        let at = disk.blocks.get(height.0 as usize - 1);
+        Ok(at.map(|(block, _)| block.clone()))
+    }
+
+    async fn certificate(&self, height: Height) -> Result<Option<CommitCertificate>, ChainError> {
+        let disk = self.disk.lock().unwrap();
+        let at = disk.blocks.get(height.0 as usize - 1);
+        Ok(at.map(|(_, certificate)| certificate.clone()))
+    }
+
+    fn send(&self, to: PeerIp, message: ConsensusMessage) -> Result<(), SendError> {
+        self.plan.point();
+        let mut mesh = self.mesh.lock().unwrap();
+        mesh.note(self.index, &message);
+        mesh.send_message(self.index, to, message);
+        drop(mesh);
+        self.plan.point();
+        Ok(())
+    }
+
+    fn send_body(
+        &self,
+        to: PeerIp,
+        header: BodyHeader,
+        bytes: Arc<Vec<u8>>,
+    ) -> Result<(), SendError> {
+        self.plan.point();
+        self.mesh
+            .lock()
+            .unwrap()
+            .send_body(self.index, to, header, &bytes);
+        Ok(())
+    }
+
+    async fn wal_append(
+        &self,
+        height: Height,
+        entries: Vec<Vec<u8>>,
+        bodies: Vec<(BlockHash, Vec<u8>)>,
+    ) -> Result<(), StoreError> {
+        self.plan.point();
+        let mut disk = self.disk.lock().unwrap();
+        let log = disk.logs.entry(height).or_default();
+        log.entries.extend(entries);
+        log.bodies.extend(bodies);
+        drop(disk);
+        self.plan.point();
+        Ok(())
+    }
+
+    async fn wal_load(&self, height: Height) -> Result<WalContent, StoreError> {
+        let disk = self.disk.lock().unwrap();
+        Ok(disk.logs.get(&height).cloned().unwrap_or_default())
+    }
+
+    async fn add_evidence(&self, evidence: Vec<u8>) -> Result<(), StoreError> {
+        self.disk.lock().unwrap().evidence.push(evidence);
+        Ok(())
+    }
+
+    async fn evidence(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        Ok(self.disk.lock().unwrap().evidence.clone())
+    }
+}
+
+type Parcel = (Instant, ConsensusEvent);
+
+/// Decides whether a message or body travels: from, to, message or body.
+type Filter = Box<dyn Fn(usize, usize, Option<&ConsensusMessage>) -> bool + Send>;
+
+/// The links, and what has been signed.
+struct Mesh {
+    delay: Duration,
+    inboxes: BTreeMap<usize, mpsc::Sender<ConsensusEvent>>,
+    links: BTreeMap<(usize, usize), mpsc::Sender<Parcel>>,
+    filter: Filter,
+    /// What each key has signed and sent, by slot.
+    signed: BTreeMap<(ConsensusKey, Height, Round, Option<VoteKind>), BTreeSet<Option<BlockHash>>>,
+    counts: BTreeMap<&'static str, usize>,
+}
+
+impl Mesh {
+    fn index_of(to: PeerIp) -> usize {
+        match to.ip() {
+            IpAddr::V4(address) => usize::from(address.octets()[3]) - 1,
+            IpAddr::V6(_) => unreachable!("test nodes have IPv4 addresses"),
+        }
+    }
+
+    fn post(&self, from: usize, to: usize, event: ConsensusEvent) {
+        if let Some(link) = self.links.get(&(from, to)) {
+            // A link whose far end has crashed drops what it is given.
+            link.try_send((Instant::now() + self.delay, event)).ok();
+        }
+    }
+
+    fn send_message(&mut self, from: usize, to: PeerIp, message: ConsensusMessage) {
+        let to = Self::index_of(to);
+        let kind = match &message {
+            ConsensusMessage::GetBody { .. } => "get_body",
+            ConsensusMessage::Commit(_) => "commit",
+            _ => "other",
+        };
+        *self.counts.entry(kind).or_default() += 1;
+        if (self.filter)(from, to, Some(&message)) {
+            let peer = node_ip(from);
+            self.post(from, to, ConsensusEvent::Message { peer, message });
+        }
+    }
+
+    fn send_body(&mut self, from: usize, to: PeerIp, header: BodyHeader, bytes: &[u8]) {
+        let to = Self::index_of(to);
+        *self.counts.entry("body").or_default() += 1;
+        if !(self.filter)(from, to, None) {
+            return;
+        }
+        let peer = node_ip(from);
+        let complete = BodyEvent::Complete {
+            bytes: bytes.to_vec(),
+        };
+        for event in [BodyEvent::Started { total: bytes.len() }, complete] {
+            let event = ConsensusEvent::Body {
+                peer,
+                header,
+                event,
+            };
+            self.post(from, to, event);
+        }
+    }
+
+    /// Records what a node says of its own.
+    fn note(&mut self, from: usize, message: &ConsensusMessage) {
+        let own = ConsensusKey::from(&key(from));
+        let (slot, block) = match message {
+            ConsensusMessage::Vote(vote) if vote.voter == own => {
+                ((own, vote.height, vote.round, Some(vote.kind)), vote.block)
+            }
+            ConsensusMessage::Proposal(proposal) if proposal.proposer == own => (
+                (own, proposal.height, proposal.round, None),
+                Some(proposal.block),
+            ),
+            _ => return,
+        };
+        self.signed.entry(slot).or_default().insert(block);
+    }
+
+    fn double_signed(&self) -> usize {
+        self.signed
+            .values()
+            .filter(|blocks| blocks.len() > 1)
+            .count()
+    }
+}
+
+/// One node: its disk, and its actor while it runs.
+struct Node {
+    ports: FakePorts,
+    state: FileInMemory,
+    ahead_ms: u64,
+    unsafe_sign: bool,
+    running: Option<Running>,
+}
+
+struct Running {
+    actor: JoinHandle<Result<(), ConsensusError>>,
+    status: watch::Receiver<ConsensusStatus>,
+    stop: mpsc::Sender<String>,
+    cancel: CancellationToken,
+}
+
+/// All nodes and the links between them.
+struct World {
+    genesis: Arc<Genesis>,
+    start: Instant,
+    mesh: Arc<Mutex<Mesh>>,
+    nodes: Vec<Node>,
+    cut: BTreeSet<(usize, usize)>,
+    submitted: u64,
+}
+
+impl World {
+    /// Nodes with these powers, not started.
+    fn new(powers: &[u64]) -> Self {
+        let genesis = Arc::new(genesis(powers));
+        let mesh = Arc::new(Mutex::new(Mesh {
+            delay: Duration::from_millis(5),
+            inboxes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            filter: Box::new(|_, _, _| true),
+            signed: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        }));
+        let nodes = (0..powers.len())
+            .map(|index| Node {
+                ports: FakePorts {
+                    index,
+                    genesis: genesis.clone(),
+                    disk: Arc::default(),
+                    tip: Arc::new(watch::Sender::new(genesis_tip(&genesis))),
+                    ready: Arc::new(watch::Sender::new(false)),
+                    mempool: Arc::default(),
+                    mesh: mesh.clone(),
+                    plan: Arc::default(),
+                    make_invalid: Arc::default(),
+                },
+                state: FileInMemory::default(),
+                ahead_ms: 0,
+                unsafe_sign: false,
+                running: None,
+            })
+            .collect();
+        Self {
+            genesis,
+            start: Instant::now(),
+            mesh,
+            nodes,
+            cut: BTreeSet::new(),
+            submitted: 0,
+        }
+    }
+
+    /// Nodes with these powers, all started and connected.
+    async fn started(powers: &[u64]) -> Self {
+        let mut world = Self::new(powers);
+        for index in 0..powers.len() {
+            world.start(index).await;
+        }
+        world
+    }
+
+    /// Starts a node and connects it to all that run, except over cut links.
+    async fn start(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let setup = host::Setup {
+            key: key(index),
+            genesis: self.genesis.clone(),
+            genesis_hash: self.genesis.hash(),
+            validators: Arc::new(ValidatorSet::from_genesis(&self.genesis)),
+            state: Arc::new(CrashingFile {
+                file: node.state.clone(),
+                plan: node.ports.plan.clone(),
+            }),
+            clock: Arc::new(TestClock {
+                start: self.start,
+                start_ms: self.genesis.time_ms,
+                ahead_ms: node.ahead_ms,
+            }),
+            offload: Offload::Inline,
+            unsafe_sign: node.unsafe_sign,
+        };
+        let (inbox, inbound) = mpsc::channel(1_000);
+        let (stop, stops) = mpsc::channel(1);
+        let cancel = CancellationToken::new();
+        let (status, actor) =
+            host::start(setup, node.ports.clone(), inbound, stops, cancel.clone());
+        node.running = Some(Running {
+            actor: tokio::spawn(actor),
+            status,
+            stop,
+            cancel,
+        });
+        self.mesh.lock().unwrap().inboxes.insert(index, inbox);
+        for other in 0..self.nodes.len() {
+            if other != index && self.nodes[other].running.is_some() {
+                self.link(index, other);
+            }
+        }
+        self.tell_reach();
+    }
+
+    /// Ends a node's actor where it stands and cuts its links.
+    fn kill(&mut self, index: usize) {
+        if let Some(running) = self.nodes[index].running.take() {
+            running.actor.abort();
+        }
+        self.mesh.lock().unwrap().inboxes.remove(&index);
+        for other in 0..self.nodes.len() {
+            self.unlink(index, other);
+        }
+        self.tell_reach();
+    }
+
+    fn link(&mut self, a: usize, b: usize) {
+        if self.cut.contains(&(a.min(b), a.max(b))) {
+            return;
+        }
+        let mut mesh = self.mesh.lock().unwrap();
+        for (from, to) in [(a, b), (b, a)] {
+            let (sender, mut parcels) = mpsc::channel::<Parcel>(10_000);
+            let inbox = mesh.inboxes[&to].clone();
+            tokio::spawn(async move {
+                while let Some((at, event)) = parcels.recv().await {
+                    tokio::time::sleep_until(at).await;
+                    if inbox.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            mesh.links.insert((from, to), sender);
+            let connected = ConsensusEvent::Connected {
+                peer: node_ip(from),
+                masternode: from,
+            };
+            mesh.post(from, to, connected);
+        }
+    }
+
+    fn unlink(&mut self, a: usize, b: usize) {
+        let mut mesh = self.mesh.lock().unwrap();
+        for (from, to) in [(a, b), (b, a)] {
+            let disconnected = ConsensusEvent::Disconnected {
+                peer: node_ip(from),
+                masternode: from,
+            };
+            mesh.post(from, to, disconnected);
+            mesh.links.remove(&(from, to));
+        }
+    }
+
+    fn cut(&mut self, a: usize, b: usize) {
+        self.cut.insert((a.min(b), a.max(b)));
+        self.unlink(a, b);
+        self.tell_reach();
+    }
+
+    fn mend(&mut self, a: usize, b: usize) {
+        self.cut.remove(&(a.min(b), a.max(b)));
+        self.link(a, b);
+        self.tell_reach();
+    }
+
+    /// Every node tells its peers whom it is connected to.
+    fn tell_reach(&self) {
+        let mesh = self.mesh.lock().unwrap();
+        let links: Vec<(usize, usize)> = mesh.links.keys().copied().collect();
+        for (from, to) in &links {
+            let reach: ReachSet = links
+                .iter()
+                .filter(|(one, _)| one == from)
+                .map(|(_, other)| *other)
+                .collect();
+            let peer = node_ip(*from);
+            mesh.post(*from, *to, ConsensusEvent::Reach { peer, reach });
+        }
+    }
+
+    /// Puts a new transaction into every mempool.
+    fn submit(&mut self) {
+        self.submitted += 1;
+        for node in &self.nodes {
+            let mut mempool = node.ports.mempool.lock().unwrap();
+            mempool.push(transaction(self.submitted));
+            node.ports.ready.send_replace(true);
+        }
+    }
+
+    fn height(&self, index: usize) -> u64 {
+        self.nodes[index].ports.tip.borrow().height.0
+    }
+
+    fn status(&self, index: usize) -> ConsensusStatus {
+        let running = self.nodes[index].running.as_ref().unwrap();
+        running.status.borrow().clone()
+    }
+
+    fn blocks(&self, index: usize) -> Vec<Block> {
+        let disk = self.nodes[index].ports.disk.lock().unwrap();
+        disk.blocks.iter().map(|(block, _)| block.clone()).collect()
+    }
+
+    fn count(&self, kind: &'static str) -> usize {
+        let mesh = self.mesh.lock().unwrap();
+        mesh.counts.get(kind).copied().unwrap_or(0)
+    }
+
+    fn filter(
+        &self,
+        filter: impl Fn(usize, usize, Option<&ConsensusMessage>) -> bool + Send + 'static,
+    ) {
+        self.mesh.lock().unwrap().filter = Box::new(filter);
+    }
+
+    /// A message that comes to a node over a link, as if its peer had sent it.
+    fn inject(&self, from: usize, to: usize, message: ConsensusMessage) {
+        let mesh = self.mesh.lock().unwrap();
+        let peer = node_ip(from);
+        mesh.post(from, to, ConsensusEvent::Message { peer, message });
+    }
+
+    /// Lets virtual time pass until the condition holds; fails after `seconds`.
+    async fn until(&mut self, what: &str, seconds: u64, condition: impl Fn(&World) -> bool) {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while !condition(self) {
+            assert!(
+                Instant::now() < end,
+                "{what} did not come in {seconds} s: {}",
+                self.describe()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until all these nodes are at a height, with transactions waiting all the time.
+    async fn reach(&mut self, nodes: &[usize], height: u64, seconds: u64) {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while nodes.iter().any(|node| self.height(*node) < height) {
+            assert!(
+                Instant::now() < end,
+                "height {height} was not reached in {seconds} s: {}",
+                self.describe()
+            );
+            let busy = self.nodes[nodes[0]].ports.mempool.lock().unwrap().len();
+            if busy < 2 {
+                self.submit();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let status = node.running.as_ref().map(|running| {
+                let status = running.status.borrow();
+                format!("{status:?} ended: {}", running.actor.is_finished())
+            });
+            text += &format!("\nnode {index} at {}: {status:?}", self.height(index));
+        }
+        text
+    }
+
+    /// Whether all chains agree as far as they go.
+    fn assert_agreement(&self) {
+        let chains: Vec<Vec<Block>> = (0..self.nodes.len()).map(|at| self.blocks(at)).collect();
+        for chain in &chains[1..] {
+            for (ours, theirs) in chains[0].iter().zip(chain) {
+                assert_eq!(
+                    ours.hash(),
+                    theirs.hash(),
+                    "at height {}",
+                    ours.header.height
+                );
+            }
+        }
+    }
+
+    fn double_signed(&self) -> usize {
+        self.mesh.lock().unwrap().double_signed()
+    }
+}
+
+impl World {
+    /// What sync does: the blocks of one node are committed on another.
+    fn give_blocks(&mut self, from: usize, to: usize) {
+        self.give_blocks_up_to(from, to, self.height(from));
+    }
+
+    fn give_blocks_up_to(&mut self, from: usize, to: usize, last: u64) {
+        let first = self.height(to) as usize;
+        let disk = self.nodes[from].ports.disk.lock().unwrap();
+        let blocks = disk.blocks[first..last as usize].to_vec();
+        drop(disk);
+        for (block, certificate) in blocks {
+            self.nodes[to].ports.append(block, certificate);
+        }
+    }
+}
+
+#[test]
+fn the_quorum_sentence_names_the_missing() {
+    let mut status = ConsensusStatus {
+        height: Height(1),
+        round: None,
+        proposer: None,
+        not_signing: None,
+        power_present: 70,
+        power_total: 100,
+        missing: vec!["node-2".into()],
+        evidence: 0,
+        highest_round: Round(0),
+    };
+    assert_eq!(status.quorum_sentence(), "quorum: power 70 of 100");
+    status.power_present = 60;
+    status.missing.push("node-0".into());
+    assert_eq!(
+        status.quorum_sentence(),
+        "no quorum: power 60 of 100, missing: node-2, node-0"
+    );
+}
