@@ -292,6 +292,4 @@ impl rustls::sign::Signer for NodeKey {
 }
 
 #[cfg(test)]
-mod example;
-#[cfg(test)]
 mod tests;

@@ -1,16 +1,12 @@
-//! The two public files, `genesis.toml` and `<name>.masternode.toml`: the values of [`crate::types`]
-//! with addresses in their text form.
+//! The two public files, `genesis.toml` and `<name>.masternode.toml`: values of [`crate::types`] as
+//! TOML, checked when they are read.
 
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::config::{line_of, one_line};
-use crate::types::{
-    Address, Allocation, Amount, ConsensusKey, Genesis, GenesisError, GenesisMasternode,
-    MasternodeRecord, Network, NodeId, PeerIp, RecordError, Signature, Timeouts,
-};
+use crate::types::{Genesis, GenesisError, MasternodeRecord, Network, RecordError};
 
 /// What a record's file is called after the masternode's name.
 pub const RECORD_SUFFIX: &str = ".masternode.toml";
@@ -56,133 +52,19 @@ pub enum FormatError {
     },
 }
 
-/// `genesis.toml`, field by field.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GenesisFile {
-    chain_id: String,
-    network: Network,
-    time_ms: u64,
-    slot_ms: u64,
-    min_block_interval_ms: u64,
-    max_block_bytes: u32,
-    min_fee_per_kb: Amount,
-    uplink_mbit: u32,
-    timeouts: Timeouts,
-    masternodes: Vec<MasternodeEntry>,
-    #[serde(default)]
-    allocations: Vec<AllocationEntry>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MasternodeEntry {
-    name: String,
-    consensus_key: ConsensusKey,
-    power: u64,
-    payout: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AllocationEntry {
-    address: String,
-    amount: Amount,
-}
-
-/// `<name>.masternode.toml`, field by field.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecordFile {
-    network: Network,
-    name: String,
-    serial: u64,
-    ip: PeerIp,
-    port: u16,
-    pins: Vec<NodeId>,
-    consensus_key: ConsensusKey,
-    payout: String,
-    signature: Signature,
-}
-
 /// The text of `genesis.toml`.
 pub fn genesis_to_text(genesis: &Genesis) -> String {
-    let network = genesis.network;
-    let file = GenesisFile {
-        chain_id: genesis.chain_id.clone(),
-        network,
-        time_ms: genesis.time_ms,
-        slot_ms: genesis.slot_ms,
-        min_block_interval_ms: genesis.min_block_interval_ms,
-        max_block_bytes: genesis.max_block_bytes,
-        min_fee_per_kb: genesis.min_fee_per_kb,
-        uplink_mbit: genesis.uplink_mbit,
-        timeouts: genesis.timeouts,
-        masternodes: genesis
-            .masternodes
-            .iter()
-            .map(|one| MasternodeEntry {
-                name: one.name.clone(),
-                consensus_key: one.consensus_key,
-                power: one.power,
-                payout: one.payout.to_text(network),
-            })
-            .collect(),
-        allocations: genesis
-            .allocations
-            .iter()
-            .map(|one| AllocationEntry {
-                address: one.address.to_text(network),
-                amount: one.amount,
-            })
-            .collect(),
-    };
     format!(
         "# Every node of the chain needs this file, unchanged: its content names the chain.\n\
          # genesis hash: {}\n\n{}",
         genesis.hash(),
-        toml::to_string(&file).expect("the file's fields are plain values and tables")
+        toml::to_string(genesis).expect("a genesis holds plain values and tables")
     )
 }
 
 /// Reads and checks a genesis; `path` is for messages.
 pub fn genesis_from_text(text: &str, path: &Path) -> Result<Genesis, FormatError> {
-    let file: GenesisFile = parse(text, path)?;
-    let network = file.network;
-    let address = |text: &str| parse_address(text, network, path);
-    let genesis = Genesis {
-        chain_id: file.chain_id,
-        network,
-        time_ms: file.time_ms,
-        slot_ms: file.slot_ms,
-        min_block_interval_ms: file.min_block_interval_ms,
-        max_block_bytes: file.max_block_bytes,
-        min_fee_per_kb: file.min_fee_per_kb,
-        uplink_mbit: file.uplink_mbit,
-        timeouts: file.timeouts,
-        masternodes: file
-            .masternodes
-            .into_iter()
-            .map(|one| {
-                Ok(GenesisMasternode {
-                    payout: address(&one.payout)?,
-                    name: one.name,
-                    consensus_key: one.consensus_key,
-                    power: one.power,
-                })
-            })
-            .collect::<Result<_, _>>()?,
-        allocations: file
-            .allocations
-            .iter()
-            .map(|one| {
-                Ok(Allocation {
-                    address: address(&one.address)?,
-                    amount: one.amount,
-                })
-            })
-            .collect::<Result<_, _>>()?,
-    };
+    let genesis: Genesis = parse(text, path)?;
     genesis.check().map_err(|source| FormatError::Genesis {
         file: path.display().to_string(),
         source,
@@ -191,22 +73,11 @@ pub fn genesis_from_text(text: &str, path: &Path) -> Result<Genesis, FormatError
 }
 
 /// The text of a record's file.
-pub fn record_to_text(record: &MasternodeRecord, network: Network) -> String {
-    let file = RecordFile {
-        network,
-        name: record.name.clone(),
-        serial: record.serial,
-        ip: record.ip,
-        port: record.port,
-        pins: record.pins.clone(),
-        consensus_key: record.consensus_key,
-        payout: record.payout.to_text(network),
-        signature: record.signature,
-    };
+pub fn record_to_text(record: &MasternodeRecord) -> String {
     format!(
         "# Where masternode {} is reached. Public; signed by its consensus key, so an edit breaks it.\n\n{}",
         record.name,
-        toml::to_string(&file).expect("the file's fields are plain values")
+        toml::to_string(record).expect("a record holds plain values")
     )
 }
 
@@ -216,31 +87,26 @@ pub fn record_from_text(
     network: Network,
     path: &Path,
 ) -> Result<MasternodeRecord, FormatError> {
-    let file: RecordFile = parse(text, path)?;
-    if file.network != network {
-        return Err(FormatError::Network {
-            file: path.display().to_string(),
-            got: file.network,
-            expected: network,
-        });
+    let record: MasternodeRecord = parse(text, path)?;
+    let file = path.display().to_string();
+    match record.verify(network) {
+        Ok(()) => Ok(record),
+        Err(source) => Err(match signed_for(&record) {
+            Some(got) => FormatError::Network {
+                file,
+                got,
+                expected: network,
+            },
+            None => FormatError::Record { file, source },
+        }),
     }
-    let record = MasternodeRecord {
-        payout: parse_address(&file.payout, network, path)?,
-        name: file.name,
-        serial: file.serial,
-        ip: file.ip,
-        port: file.port,
-        pins: file.pins,
-        consensus_key: file.consensus_key,
-        signature: file.signature,
-    };
-    record
-        .verify(network)
-        .map_err(|source| FormatError::Record {
-            file: path.display().to_string(),
-            source,
-        })?;
-    Ok(record)
+}
+
+/// The network that a record was signed for.
+fn signed_for(record: &MasternodeRecord) -> Option<Network> {
+    let all = [Network::Main, Network::Test, Network::Dev];
+    all.into_iter()
+        .find(|network| record.verify(*network).is_ok())
 }
 
 fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, FormatError> {
@@ -251,43 +117,13 @@ fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, FormatError>
     })
 }
 
-fn parse_address(text: &str, network: Network, path: &Path) -> Result<Address, FormatError> {
-    Address::parse(text, network).map_err(|error| FormatError::Syntax {
-        file: path.display().to_string(),
-        line: None,
-        detail: error.to_string(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
-
-    fn genesis() -> Genesis {
-        Genesis {
-            chain_id: "sample".into(),
-            network: Network::Dev,
-            time_ms: 1_800_000_000_000,
-            slot_ms: 5_000,
-            min_block_interval_ms: 250,
-            max_block_bytes: 1_000_000,
-            min_fee_per_kb: Amount(1_000),
-            uplink_mbit: 20,
-            timeouts: Timeouts::default(),
-            masternodes: vec![GenesisMasternode {
-                name: "alpha".into(),
-                consensus_key: ConsensusKey([1; 32]),
-                power: 3,
-                payout: Address([2; 32]),
-            }],
-            allocations: vec![Allocation {
-                address: Address([3; 32]),
-                amount: Amount(5),
-            }],
-        }
-    }
+    use crate::types::genesis::sample_genesis;
+    use crate::types::{Address, ConsensusKey, NodeId, Signature};
 
     fn record() -> MasternodeRecord {
         let key = SigningKey::from_bytes(&[7; 32]);
@@ -307,10 +143,9 @@ mod tests {
     #[test]
     fn genesis_and_record_read_back() {
         let path = Path::new("genesis.toml");
-        let text = genesis_to_text(&genesis());
-        assert!(text.contains("payout = \"dtime1"));
-        assert_eq!(genesis_from_text(&text, path).unwrap(), genesis());
-        let text = record_to_text(&record(), Network::Dev);
+        let text = genesis_to_text(&sample_genesis());
+        assert_eq!(genesis_from_text(&text, path).unwrap(), sample_genesis());
+        let text = record_to_text(&record());
         let path = Path::new("alpha.masternode.toml");
         assert_eq!(
             record_from_text(&text, Network::Dev, path).unwrap(),
@@ -320,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_changed_record_is_refused() {
-        let text = record_to_text(&record(), Network::Dev).replace("24200", "24201");
+        let text = record_to_text(&record()).replace("24200", "24201");
         let path = Path::new("certs/alpha.masternode.toml");
         let error = record_from_text(&text, Network::Dev, path).unwrap_err();
         assert!(matches!(
@@ -339,18 +174,18 @@ mod tests {
 
     #[test]
     fn a_record_of_another_network_and_a_genesis_out_of_range_are_refused() {
-        let text = record_to_text(&record(), Network::Dev);
+        let text = record_to_text(&record());
         let path = Path::new("x");
         assert!(matches!(
             record_from_text(&text, Network::Main, path),
             Err(FormatError::Network { .. })
         ));
-        let text = genesis_to_text(&genesis()).replace("slot_ms = 5000", "slot_ms = 1");
+        let text = genesis_to_text(&sample_genesis()).replace("slot_ms = 5000", "slot_ms = 1");
         assert!(matches!(
             genesis_from_text(&text, path),
             Err(FormatError::Genesis { .. })
         ));
-        let text = genesis_to_text(&genesis()) + "\n[extra]\n";
+        let text = genesis_to_text(&sample_genesis()) + "\n[extra]\n";
         assert!(matches!(
             genesis_from_text(&text, path),
             Err(FormatError::Syntax { .. })

@@ -3,7 +3,7 @@
 //!
 //! Start: store, chain, network, mempool, sync, consensus, RPC. Stop, within [`STOP_LIMIT`]: RPC
 //! (no new work from outside), consensus (no new blocks), sync, mempool, the list of peers, the
-//! network (every peer is told), and last the store, which closes when its last user is gone.
+//! network (every peer is told), and last the store.
 //!
 //! A part whose task ends without being asked ends the node: [`Node::wait`] returns its reason.
 //!
@@ -54,6 +54,7 @@ const SYNC_QUEUE: usize = 64;
 
 /// A running node.
 pub struct Node {
+    store: Store,
     chain: Chain,
     mempool: Mempool,
     net: NetHandle,
@@ -236,6 +237,7 @@ impl Node {
                     wal: store.wal(),
                     state: environment.consensus_state,
                     clock: environment.clock.clone(),
+                    offload: environment.offload,
                     unsafe_sign: environment.unsafe_sign,
                 };
                 let (handle, running) = consensus::start(parts, cancel.clone());
@@ -273,6 +275,7 @@ impl Node {
             None => None,
         };
         Ok(Node {
+            store,
             chain,
             mempool,
             net,
@@ -328,7 +331,9 @@ impl Node {
     /// Stops every part in order, within [`STOP_LIMIT`]. The first failure is returned, after
     /// everything has ended.
     pub async fn stop(self) -> Result<(), NodeError> {
-        self.tasks.stop_newest_first(STOP_LIMIT).await
+        let stopped = self.tasks.stop_newest_first(STOP_LIMIT).await;
+        self.store.close().await;
+        stopped
     }
 }
 

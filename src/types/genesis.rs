@@ -19,6 +19,7 @@ pub const MAX_MASTERNODES: usize = 1_000;
 
 /// Everything that all nodes of a chain must agree on before its first block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Genesis {
     /// A name for people; part of the hash.
     pub chain_id: String,
@@ -47,6 +48,7 @@ pub struct Genesis {
 
 /// Consensus timeouts, equal on all nodes, in milliseconds. Round `r` waits `base + r * step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// The propose timeout of round 0.
     pub propose_ms: u64,
@@ -71,6 +73,7 @@ impl Default for Timeouts {
 
 /// A masternode that votes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GenesisMasternode {
     /// Its name, unique; the name of its record file.
     pub name: String,
@@ -84,6 +87,7 @@ pub struct GenesisMasternode {
 
 /// An output that exists before the first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Allocation {
     /// Whose it is.
     pub address: Address,
@@ -277,6 +281,15 @@ pub(crate) fn sample_genesis() -> Genesis {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_form_round_trips_and_keeps_the_hash() {
+        let genesis = sample_genesis();
+        assert_eq!(genesis.check(), Ok(()));
+        let text = toml::to_string(&genesis).unwrap();
+        let read: Genesis = toml::from_str(&text).unwrap();
+        assert_eq!(read.hash(), genesis.hash());
+    }
 
     #[test]
     fn every_field_is_under_the_hash() {

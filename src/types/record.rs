@@ -15,6 +15,7 @@ pub const NAME_RULE: &str = "1 to 32 of a-z, 0-9 and -, starting with a letter o
 
 /// Where a masternode is reached, signed by its consensus key. The highest serial wins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MasternodeRecord {
     /// The masternode's name in genesis.
     pub name: String,
@@ -206,5 +207,11 @@ mod tests {
             bad.verify(Network::Dev),
             Err(RecordError::Ip { .. })
         ));
+    }
+
+    #[test]
+    fn the_file_form_round_trips() {
+        let text = toml::to_string(&signed()).unwrap();
+        assert_eq!(toml::from_str::<MasternodeRecord>(&text).unwrap(), signed());
     }
 }

@@ -8,9 +8,10 @@ use crate::env::{SystemClock, WallClock};
 use crate::net::identity::inspect_certificate;
 use crate::node::formats::{RECORD_SUFFIX, genesis_to_text, record_from_text};
 use crate::node::keys;
+use crate::types::genesis::MAX_BLOCK_BYTES;
 use crate::types::{
-    Allocation, Amount, ConsensusKey, Genesis, GenesisHash, GenesisMasternode, MasternodeDirectory,
-    MasternodeRecord, Network, Timeouts,
+    Address, Allocation, Amount, ConsensusKey, Genesis, GenesisHash, GenesisMasternode,
+    MasternodeDirectory, MasternodeRecord, Network, Timeouts,
 };
 
 /// The power of a masternode for which none is given.
@@ -20,7 +21,7 @@ const DEFAULT_POWER: u64 = 1;
 #[derive(Clone, Debug)]
 pub struct GenesisOptions {
     /// The folder with `<name>.masternode.toml` and `<name>.pem` of every masternode.
-    pub certs: PathBuf,
+    pub folder: PathBuf,
     /// The file to write.
     pub output: PathBuf,
     /// The chain's name.
@@ -30,7 +31,7 @@ pub struct GenesisOptions {
     /// Voting power by masternode name; 1 for those not named.
     pub powers: BTreeMap<String, u64>,
     /// The outputs that exist before the first block.
-    pub allocations: Vec<Allocation>,
+    pub allocations: Vec<(Address, Amount)>,
     /// When the chain starts, Unix milliseconds; now without one.
     pub time_ms: Option<u64>,
     /// How often a block is made when nothing waits, in milliseconds.
@@ -48,11 +49,11 @@ pub struct GenesisOptions {
 }
 
 impl GenesisOptions {
-    /// The network's defaults, no allocations, equal powers.
-    pub fn new(network: Network, certs: PathBuf, output: PathBuf) -> Self {
+    /// The defaults of a network: its slot, no allocations, equal powers.
+    pub fn of(network: Network) -> Self {
         Self {
-            certs,
-            output,
+            folder: "certs".into(),
+            output: "genesis.toml".into(),
             chain_id: format!("timed-{network}"),
             network,
             powers: BTreeMap::new(),
@@ -60,11 +61,18 @@ impl GenesisOptions {
             time_ms: None,
             slot_ms: network.slot_ms(),
             min_block_interval_ms: 250,
-            max_block_bytes: 1_000_000,
+            max_block_bytes: MAX_BLOCK_BYTES,
             min_fee_per_kb: Amount(1_000),
             uplink_mbit: 20,
             timeouts: Timeouts::default(),
         }
+    }
+}
+
+impl Default for GenesisOptions {
+    /// A developer's network.
+    fn default() -> Self {
+        Self::of(Network::Dev)
     }
 }
 
@@ -94,7 +102,7 @@ pub fn build_genesis(options: &GenesisOptions) -> Result<GenesisReport, SetupErr
     if options.output.symlink_metadata().is_ok() {
         return Err(SetupError::Exists(vec![options.output.clone()]));
     }
-    let records = read_records(&options.certs, options.network)?;
+    let records = read_records(&options.folder, options.network)?;
     refuse_shared_keys(&records)?;
     if let Some(name) = options
         .powers
@@ -131,7 +139,14 @@ fn genesis_of(options: &GenesisOptions, records: &[MasternodeRecord]) -> Genesis
                 payout: record.payout,
             })
             .collect(),
-        allocations: options.allocations.clone(),
+        allocations: options
+            .allocations
+            .iter()
+            .map(|(address, amount)| Allocation {
+                address: *address,
+                amount: *amount,
+            })
+            .collect(),
     }
 }
 

@@ -16,7 +16,6 @@ use crate::node::keys;
 use crate::types::{
     Address, ConsensusKey, MasternodeRecord, Network, NodeId, PeerIp, PublicKey, Signature, record,
 };
-use crate::wire::Role;
 
 /// What a new node is to be.
 #[derive(Clone, Debug)]
@@ -27,8 +26,8 @@ pub struct InitOptions {
     pub name: String,
     /// Which network it belongs to.
     pub network: Network,
-    /// Masternode or full node.
-    pub role: Role,
+    /// Whether it votes; otherwise it is a full node.
+    pub masternode: bool,
     /// The address at which peers reach it.
     pub ip: PeerIp,
     /// The address to listen on, when it is another (behind a router).
@@ -43,15 +42,15 @@ pub struct InitOptions {
     pub peers: Vec<SocketAddr>,
 }
 
-impl InitOptions {
-    /// A node with the network's defaults.
-    pub fn new(data_dir: PathBuf, name: &str, network: Network, role: Role, ip: PeerIp) -> Self {
+impl Default for InitOptions {
+    /// A masternode at 127.0.0.1 on a developer's network, in `.timed`.
+    fn default() -> Self {
         Self {
-            data_dir,
-            name: name.into(),
-            network,
-            role,
-            ip,
+            data_dir: ".timed".into(),
+            name: "masternode".into(),
+            network: Network::Dev,
+            masternode: true,
+            ip: PeerIp::from(IpAddr::from([127, 0, 0, 1])),
             listen_ip: None,
             port: None,
             rpc_port: None,
@@ -68,8 +67,8 @@ pub struct InitReport {
     pub name: String,
     /// Its network.
     pub network: Network,
-    /// Masternode or full node.
-    pub role: Role,
+    /// Whether it votes.
+    pub masternode: bool,
     /// Its data directory.
     pub data_dir: PathBuf,
     /// Its address and P2P port.
@@ -93,7 +92,6 @@ pub fn init(options: &InitOptions) -> Result<InitReport, SetupError> {
         return Err(SetupError::Ip { ip: options.ip });
     }
     let dir = DataDir::new(&options.data_dir);
-    let masternode = options.role == Role::Masternode;
     refuse_existing(&dir, options)?;
     make_folder(dir.root())?;
 
@@ -107,7 +105,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, SetupError> {
     let mut report = InitReport {
         name: options.name.clone(),
         network: options.network,
-        role: options.role,
+        masternode: options.masternode,
         data_dir: options.data_dir.clone(),
         address: options.ip.with_port(port),
         pin: identity.node_id(),
@@ -117,7 +115,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, SetupError> {
         public_files: Vec::new(),
     };
     make_folder(&dir.certs())?;
-    if masternode {
+    if options.masternode {
         let payout = match options.payout {
             Some(payout) => payout,
             None => {
@@ -141,7 +139,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, SetupError> {
         .signed(&key, options.network);
         let record_file = dir.record(&options.name);
         let certificate_file = dir.certificate(&options.name);
-        write_public(&record_file, &record_to_text(&record, options.network))?;
+        write_public(&record_file, &record_to_text(&record))?;
         write_public(&certificate_file, &identity.certificate_pem())?;
         files.extend([record_file.clone(), certificate_file.clone()]);
         report.public_files = vec![record_file, certificate_file];
@@ -156,7 +154,7 @@ pub fn init(options: &InitOptions) -> Result<InitReport, SetupError> {
 
 fn refuse_existing(dir: &DataDir, options: &InitOptions) -> Result<(), SetupError> {
     let mut paths = vec![dir.config(), dir.node_key(), dir.node_certificate()];
-    if options.role == Role::Masternode {
+    if options.masternode {
         paths.extend([
             dir.consensus_key(),
             dir.record(&options.name),

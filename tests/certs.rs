@@ -6,12 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use super::*;
-use crate::types::{
-    Address, ConsensusKey, MasternodeRecord, Network, PublicKey, Signature, record,
-};
+use timed::net::{Identity, inspect_certificate};
+use timed::node::formats::{record_from_text, record_to_text};
+use timed::node::setup::{GenesisOptions, build_genesis};
+use timed::types::{Address, ConsensusKey, MasternodeRecord, Network, PublicKey, Signature};
 
 /// Names and addresses of the two-masternode development network.
 const MASTERNODES: [(&str, &str); 2] = [("alpha", "127.0.0.1"), ("beta", "127.0.0.2")];
@@ -25,21 +23,6 @@ const MADE_AT_MS: u64 = 1_793_491_200_000;
 /// A secret that everybody can make: good for an example, and for nothing else.
 fn thrown_away(name: &str, what: &str) -> [u8; 32] {
     blake3::hash(format!("timed example certs: {what} of {name}").as_bytes()).into()
-}
-
-/// A record file, as `timed init` writes it.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RecordFile {
-    network: Network,
-    name: String,
-    serial: u64,
-    ip: PeerIp,
-    port: u16,
-    pins: Vec<NodeId>,
-    consensus_key: ConsensusKey,
-    payout: String,
-    signature: Signature,
 }
 
 fn identity(name: &str, ip: &str) -> Identity {
@@ -60,22 +43,7 @@ fn record_text(name: &str, ip: &str) -> String {
         signature: Signature([0; 64]),
     }
     .signed(&key("consensus key"), NETWORK);
-    let file = RecordFile {
-        network: NETWORK,
-        name: record.name,
-        serial: record.serial,
-        ip: record.ip,
-        port: record.port,
-        pins: record.pins,
-        consensus_key: record.consensus_key,
-        payout: record.payout.to_text(NETWORK),
-        signature: record.signature,
-    };
-    format!(
-        "# Where masternode {name} is reached. Public; signed by its consensus key, so an edit \
-         breaks it.\n\n{}",
-        toml::to_string(&file).unwrap()
-    )
+    record_to_text(&record)
 }
 
 /// All files of the folder but its README: name and content.
@@ -113,29 +81,25 @@ fn the_example_folder_is_what_this_code_makes() {
 }
 
 #[test]
-fn the_example_folder_verifies() {
+fn the_example_folder_makes_a_genesis() {
     for (name, ip) in MASTERNODES {
-        let file: RecordFile = toml::from_str(&read(&format!("{name}.masternode.toml"))).unwrap();
+        let path = folder().join(format!("{name}.masternode.toml"));
+        let record = record_from_text(&std::fs::read_to_string(&path).unwrap(), NETWORK, &path);
+        let record = record.unwrap();
         let certificate = inspect_certificate(&read(&format!("{name}.pem"))).unwrap();
-        assert_eq!(file.network, NETWORK);
-        assert_eq!(file.name, name);
-        assert_eq!(file.ip, ip.parse().unwrap());
-        assert_eq!(file.pins, [certificate.pin]);
-        assert_eq!(certificate.ips, [file.ip]);
-        assert_eq!(certificate.names, [name]);
-        let record = MasternodeRecord {
-            name: file.name,
-            serial: file.serial,
-            ip: file.ip,
-            port: file.port,
-            pins: file.pins,
-            consensus_key: file.consensus_key,
-            payout: Address::parse(&file.payout, NETWORK).unwrap(),
-            signature: file.signature,
-        };
-        assert_eq!(record.verify(NETWORK), Ok(()));
-        assert!(record::check_name(&record.name).is_ok());
+        assert_eq!(record.ip, ip.parse().unwrap());
+        assert_eq!(record.pins, [certificate.pin]);
+        assert_eq!(certificate.ips, [record.ip]);
     }
+    let output = tempfile::tempdir().unwrap();
+    let file = output.path().join("genesis.toml");
+    let options = GenesisOptions {
+        folder: folder(),
+        output: file.clone(),
+        ..GenesisOptions::of(NETWORK)
+    };
+    build_genesis(&options).unwrap();
+    assert!(file.exists());
 }
 
 #[test]
