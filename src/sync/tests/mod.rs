@@ -20,6 +20,8 @@ use crate::net::{SendError, SyncError};
 use crate::types::{Amount, Height, PeerIp};
 use crate::wire::{SyncRequest, SyncResponse};
 
+mod sockets;
+
 /// What a peer does to a frame that its server sends: as it is, another one, or several.
 type Twist = fn(SyncResponse) -> Vec<SyncResponse>;
 
