@@ -150,6 +150,20 @@ pub(crate) const ROUND_LAYOUT: &str =
     "0700000000000000 02000000 00 0100000000000000 00000000 00 05*32 04*64";
 
 #[test]
+fn the_protocol_page_names_every_context() {
+    let page = include_str!("../../docs/protocol.md");
+    let contexts = include_str!("hash.rs").lines().filter_map(|line| {
+        let (_, value) = line.split_once("\"timed 2026-11 ")?;
+        value.strip_suffix(" v1\";")
+    });
+    let contexts: Vec<&str> = contexts.collect();
+    assert_eq!(contexts.len(), 15);
+    for context in contexts {
+        assert!(page.contains(&format!("`{context}`")), "{context}");
+    }
+}
+
+#[test]
 fn header_and_block() {
     assert_layout(&sample_header(), HEADER_LAYOUT);
     assert_eq!(codec::encode(&sample_header()).len(), 178);

@@ -296,6 +296,20 @@ fn close_codes() {
 }
 
 #[test]
+fn the_protocol_page_lists_kinds_and_codes() {
+    let page = include_str!("../../docs/protocol.md");
+    for kind in StreamKind::ALL {
+        let row = format!("\n| {} | {} |", kind.byte(), kind.name());
+        assert!(page.contains(&row), "{row}");
+    }
+    let codes = (1..1_000).map(CloseCode::from_number);
+    for code in codes.filter(|code| *code != CloseCode::Unknown) {
+        let row = format!("\n| {} | `{}` |", code as u32, code.name());
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn a_reason_is_cut_and_made_plain() {
     let reason = CloseReason::from_wire(4, b"a\nb\xffc");
     assert_eq!(reason.to_string(), "wrong_network: a b\u{fffd}c");
