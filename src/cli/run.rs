@@ -25,6 +25,9 @@ pub(super) struct Arguments {
     /// What to log, instead of the setting in timed.toml
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// Stop when the standard input closes: whoever started the node has ended
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
@@ -79,6 +82,7 @@ async fn run_node(
         biased;
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        () = stdin_closed(arguments.until_stdin_closes) => Ok(()),
         ended = node.wait() => ended,
     };
     if let Err(reason) = &ended {
@@ -89,6 +93,23 @@ async fn run_node(
     stopped?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits until the standard input is closed; for ever when that is not asked for.
+async fn stdin_closed(asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let (closed, wait) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: one that blocks in a read would hold back the runtime's shutdown.
+    std::thread::spawn(move || {
+        if let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
+            tracing::debug!(reason = %error, "the standard input cannot be read");
+        }
+        drop(closed);
+    });
+    // Nothing is ever sent: the wait ends when the thread drops its side.
+    wait.await.unwrap_or_default();
 }
 
 /// What is said once the node runs.
