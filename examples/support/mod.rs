@@ -5,24 +5,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
+use timed::node::formats::genesis_from_text;
 use timed::node::setup::{self, GenesisOptions, InitOptions};
 use timed::node::{Node, NodeEnvironment, NodeFiles};
 use timed::types::transaction::TRANSACTION_VERSION;
 use timed::types::{
-    Address, Amount, Genesis, GenesisHash, OutPoint, PeerIp, PublicKey, Signature, Transaction,
-    TxInput, TxOutput, signing,
+    Address, Allocation, Amount, Genesis, GenesisHash, Network, OutPoint, PeerIp, PublicKey,
+    Signature, Transaction, TxInput, TxOutput, signing,
 };
+use timed::wire::Role;
 
 /// Makes a node's keys, certificate and configuration in `root/<name>`.
-pub fn init(root: &Path, name: &str, ip: &str, masternode: bool) -> anyhow::Result<PathBuf> {
+pub fn init(root: &Path, name: &str, ip: &str, role: Role) -> anyhow::Result<PathBuf> {
     let folder = root.join(name);
-    let options = InitOptions {
-        data_dir: folder.clone(),
-        name: name.into(),
-        ip: ip.parse::<PeerIp>()?,
-        masternode,
-        ..InitOptions::default()
-    };
+    let ip = ip.parse::<PeerIp>()?;
+    let options = InitOptions::new(folder.clone(), name, Network::Dev, role, ip);
     setup::init(&options).with_context(|| format!("making the node {name}"))?;
     Ok(folder)
 }
@@ -32,7 +29,7 @@ pub fn build_genesis(
     root: &Path,
     masternodes: &[&PathBuf],
     everyone: &[&PathBuf],
-    allocations: Vec<(Address, Amount)>,
+    allocations: Vec<Allocation>,
 ) -> anyhow::Result<Genesis> {
     let shared = root.join("certs");
     std::fs::create_dir_all(&shared)?;
@@ -40,17 +37,14 @@ pub fn build_genesis(
         copy_all(&folder.join("certs"), &shared)?;
     }
     let file = root.join("genesis.toml");
-    setup::build_genesis(&GenesisOptions {
-        folder: shared.clone(),
-        output: file.clone(),
-        allocations,
-        ..GenesisOptions::default()
-    })?;
+    let mut options = GenesisOptions::new(Network::Dev, shared.clone(), file.clone());
+    options.allocations = allocations;
+    setup::build_genesis(&options)?;
     for folder in everyone {
         copy_all(&shared, &folder.join("certs"))?;
         std::fs::copy(&file, folder.join("genesis.toml"))?;
     }
-    Ok(toml::from_str(&std::fs::read_to_string(&file)?)?)
+    Ok(genesis_from_text(&std::fs::read_to_string(&file)?, &file)?)
 }
 
 /// Copies every file of a folder.

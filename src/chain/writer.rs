@@ -148,7 +148,10 @@ impl Inner {
     ) -> Result<Tip, ChainError> {
         let mut writer = self.lock().await;
         let (tip, hash, height) = (writer.tip(), block.hash(), block.header.height);
-        let held = self.held(height).await?;
+        let held = match height <= tip.height {
+            true => self.held(height).await?,
+            false => None,
+        };
         if held == Some(hash) {
             return Ok(tip);
         }
@@ -241,11 +244,7 @@ impl Inner {
         if outpoints.is_empty() {
             return Ok(Spendable::default());
         }
-        let outputs = self.store.outputs(outpoints.clone()).await?;
-        let found = outpoints.into_iter().zip(outputs);
-        Ok(found
-            .filter_map(|(outpoint, output)| Some((outpoint, output?)))
-            .collect())
+        Ok(self.store.unspent(outpoints).await?)
     }
 
     async fn verify(

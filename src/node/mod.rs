@@ -220,6 +220,7 @@ impl Node {
             net: net.clone(),
             serve: sync_requests,
             masternode: own_masternode.is_some(),
+            offload: environment.offload,
         };
         let (sync, running) = sync::start(parts, cancel.clone());
         tasks.add("sync", cancel, running);
@@ -236,6 +237,7 @@ impl Node {
                     wal: store.wal(),
                     state: environment.consensus_state,
                     clock: environment.clock.clone(),
+                    offload: environment.offload,
                     unsafe_sign: environment.unsafe_sign,
                 };
                 let (handle, running) = consensus::start(parts, cancel.clone());

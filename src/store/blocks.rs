@@ -1,5 +1,6 @@
 //! Blocks and the state after the newest of them.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -187,6 +188,24 @@ impl Store {
                 .iter()
                 .map(|outpoint| output(&table, outpoint))
                 .collect()
+        })
+        .await
+    }
+
+    /// Those of these outputs that are unspent.
+    pub(crate) async fn unspent(
+        &self,
+        outpoints: Vec<OutPoint>,
+    ) -> Result<BTreeMap<OutPoint, TxOutput>, StoreError> {
+        self.read(move |transaction| {
+            let table = transaction.open_table(OUTPUTS)?;
+            let mut unspent = BTreeMap::new();
+            for outpoint in outpoints {
+                if let Some(output) = output(&table, &outpoint)? {
+                    unspent.insert(outpoint, output);
+                }
+            }
+            Ok(unspent)
         })
         .await
     }

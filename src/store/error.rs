@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::types::codec::CodecError;
 use crate::types::{BlockHash, GenesisHash, Height};
 
 /// Where the database lives, as messages name it.
@@ -223,9 +222,3 @@ from_redb_errors!(
     redb::CommitError,
     redb::SetDurabilityError
 );
-
-impl From<CodecError> for Fault {
-    fn from(error: CodecError) -> Self {
-        Fault::Damaged(error.to_string())
-    }
-}

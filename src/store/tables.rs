@@ -9,7 +9,7 @@
 //! | | `genesis` | genesis hash, 32 bytes |
 //! | `state` | `tip` | canonical `Tip`, 80 bytes: height, hash, time, state commitment |
 //! | | `set` | 1,024 lanes of the set hash, 2 bytes little-endian each |
-//! | `headers` | height, u64 | canonical `BlockHeader`, 210 bytes |
+//! | `headers` | height, u64 | canonical `BlockHeader`, 178 bytes |
 //! | `bodies` | height, u64 | canonical `Vec<Transaction>` |
 //! | `heights` | block hash, 32 bytes | height, u64 |
 //! | `certificates` | height, u64 | canonical `CommitCertificate` |

@@ -21,6 +21,17 @@ pub(crate) enum Fate {
     Lost,
 }
 
+/// Ways in which a crash may treat the unsynced writes, by their position.
+pub(crate) fn fates() -> [fn(usize) -> Fate; 5] {
+    [
+        |_| Fate::Kept,
+        |_| Fate::Lost,
+        |_| Fate::Torn,
+        |at| [Fate::Kept, Fate::Lost][at % 2],
+        |at| [Fate::Lost, Fate::Torn, Fate::Kept][at % 3],
+    ]
+}
+
 /// A disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk(Arc<Mutex<State>>);
@@ -33,9 +44,8 @@ struct State {
     synced: Vec<u8>,
     /// Changes since the last sync, in order.
     unsynced: Vec<Change>,
-    /// How many changes and syncs still succeed; `None` for all.
-    left: Option<usize>,
-    syncs: usize,
+    /// How many changes and syncs still succeed, and how the others fail; `None` for all.
+    left: Option<(usize, io::ErrorKind)>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,19 +74,9 @@ impl Disk {
         self.state().current.clone()
     }
 
-    /// How often it has been synced.
-    pub(crate) fn syncs(&self) -> usize {
-        self.state().syncs
-    }
-
-    /// Lets this many further changes and syncs succeed; then all fail, as after a power cut.
-    pub(crate) fn cut_after(&self, operations: usize) {
-        self.state().left = Some(operations);
-    }
-
-    /// Whether a change or sync has failed since [`Disk::cut_after`].
-    pub(crate) fn is_cut(&self) -> bool {
-        self.state().left == Some(0)
+    /// Lets this many further changes and syncs succeed; then all fail in this way.
+    pub(crate) fn fail_after(&self, operations: usize, kind: io::ErrorKind) {
+        self.state().left = Some((operations, kind));
     }
 
     /// The disk that a machine finds after a crash now: what was synced, and what `fate` lets
@@ -109,8 +109,8 @@ impl State {
 
     fn spend(&mut self) -> io::Result<()> {
         match &mut self.left {
-            Some(0) => return Err(io::Error::other("power cut")),
-            Some(left) => *left -= 1,
+            Some((0, kind)) => return Err((*kind).into()),
+            Some((left, _)) => *left -= 1,
             None => {}
         }
         Ok(())
@@ -153,7 +153,6 @@ impl StorageBackend for Disk {
         state.spend()?;
         state.unsynced.clear();
         state.synced = state.current.clone();
-        state.syncs += 1;
         Ok(())
     }
 

@@ -322,7 +322,8 @@ mod tests {
 
     #[test]
     fn what_cannot_start_a_chain_is_named() {
-        let changes: [(fn(&mut Genesis), &str); 6] = [
+        type Change = fn(&mut Genesis);
+        let changes: [(Change, &str); 6] = [
             (
                 |genesis| genesis.masternodes.clear(),
                 "number of masternodes",

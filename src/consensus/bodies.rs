@@ -1,0 +1,742 @@
+//! Block bodies of the height being decided and of the next.
+//!
+//! The gate: the engine is given a body only once a verified proposal of its round's proposer, or a
+//! verified certificate, names its hash. Until then at most one body a peer and
+//! [`MAX_UNNAMED`] in all are kept, and only from the proposer of the round that it is sent for.
+//! Bodies of the next height wait for their parent. Of named bodies the newest [`MAX_HELD`] are
+//! kept; an older one that is needed again is fetched again.
+//!
+//! A body that breaks only a rule which time or agreement can lift (its time is too far ahead of
+//! this clock; it is empty in round 0 before its slot) is held, never given as invalid: it is given
+//! as valid when the clock allows it, or when a quorum has voted for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::schedule;
+use super::wal::ProposedBlock;
+use crate::types::block::transactions_root;
+use crate::types::codec::{self, CodecError};
+use crate::types::{Block, BlockHash, Genesis, Height, PeerIp, Round, ValidatorSet};
+
+/// The most bodies that are kept before anything verified names them.
+pub(super) const MAX_UNNAMED: usize = 8;
+
+/// The most bodies that are kept in all.
+pub(super) const MAX_HELD: usize = 16;
+
+/// A holder that makes no progress for this long is replaced by the next.
+pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far a fresh block's time may be ahead of the receiver's clock.
+pub(super) const MAX_AHEAD_MS: u64 = 10_000;
+
+/// Why a body is not kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyRefused {
+    #[error("the body does not decode: {0}")]
+    Malformed(#[from] CodecError),
+    #[error("the body has {bytes} bytes, more than the {limit} that genesis allows")]
+    TooLong { bytes: usize, limit: usize },
+    #[error("the body is of block {found}, not {announced}")]
+    OtherBlock {
+        announced: BlockHash,
+        found: BlockHash,
+    },
+    #[error("the body's transactions are not those that block {0} commits to")]
+    OtherTransactions(BlockHash),
+    #[error("nothing asks for the body")]
+    NotWanted,
+}
+
+impl BodyRefused {
+    /// Whether an honest peer never does this.
+    pub(super) fn is_fault(&self) -> bool {
+        !matches!(self, BodyRefused::NotWanted)
+    }
+}
+
+/// A whole body.
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub(super) block: Arc<Block>,
+    pub(super) bytes: Arc<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Unchecked,
+    Checking,
+    Valid,
+    Invalid,
+}
+
+#[derive(Debug)]
+struct Body {
+    /// The newest round for which something verified names it.
+    named: Option<Round>,
+    /// A quorum has voted for it.
+    certified: bool,
+    content: Option<Content>,
+    verdict: Verdict,
+    fed: bool,
+    /// Its content was dropped to keep the bound.
+    evicted: bool,
+    /// Who sent it before it was named.
+    pushed_by: Option<PeerIp>,
+    /// Who is expected to send it, and until when without progress.
+    asked: Option<PeerIp>,
+    next_try: Instant,
+    tried: BTreeSet<PeerIp>,
+    /// Who named it to this node: they may hold it.
+    sources: BTreeSet<PeerIp>,
+    last_progress: Instant,
+    /// Peers that asked for it before it was here.
+    wanted_by: BTreeSet<PeerIp>,
+}
+
+impl Body {
+    fn new(now: Instant) -> Self {
+        Self {
+            named: None,
+            certified: false,
+            content: None,
+            verdict: Verdict::Unchecked,
+            fed: false,
+            evicted: false,
+            pushed_by: None,
+            asked: None,
+            next_try: now,
+            tried: BTreeSet::new(),
+            sources: BTreeSet::new(),
+            last_progress: now,
+            wanted_by: BTreeSet::new(),
+        }
+    }
+
+    fn is_named(&self) -> bool {
+        self.named.is_some() || self.certified
+    }
+
+    fn is_missing(&self) -> bool {
+        self.content.is_none() && self.is_named() && !self.evicted
+    }
+}
+
+/// The bodies of the height being decided and of the next.
+pub(super) struct Bodies {
+    genesis: Arc<Genesis>,
+    validators: Arc<ValidatorSet>,
+    height: Height,
+    parent_ms: u64,
+    bodies: BTreeMap<(Height, BlockHash), Body>,
+}
+
+impl Bodies {
+    pub(super) fn new(genesis: Arc<Genesis>, validators: Arc<ValidatorSet>) -> Self {
+        Self {
+            genesis,
+            validators,
+            height: Height::GENESIS,
+            parent_ms: 0,
+            bodies: BTreeMap::new(),
+        }
+    }
+
+    /// Moves to a height; bodies of lower ones are dropped.
+    pub(super) fn set_height(&mut self, height: Height, parent_ms: u64) {
+        self.height = height;
+        self.parent_ms = parent_ms;
+        self.bodies.retain(|(of, _), _| *of >= height);
+    }
+
+    /// A verified proposal names a body. `pusher` is its proposer, when that one is connected and
+    /// will send the body by itself.
+    pub(super) fn name(
+        &mut self,
+        height: Height,
+        block: BlockHash,
+        round: Round,
+        source: Option<PeerIp>,
+        pusher: Option<PeerIp>,
+        now: Instant,
+    ) {
+        let body = self.entry(height, block, now);
+        let first = !body.is_named();
+        body.named = body.named.max(Some(round));
+        body.sources.extend(source);
+        body.evicted = false;
+        if first {
+            body.pushed_by = None;
+            body.last_progress = now;
+            body.asked = pusher;
+            body.next_try = match pusher {
+                Some(_) => now + FETCH_PATIENCE,
+                None => now,
+            };
+        }
+    }
+
+    /// A verified polka, a quorum of precommits or a commit certificate names a body: its time no
+    /// longer matters.
+    pub(super) fn certify(
+        &mut self,
+        height: Height,
+        block: BlockHash,
+        round: Round,
+        source: Option<PeerIp>,
+        now: Instant,
+    ) {
+        let body = self.entry(height, block, now);
+        body.certified = true;
+        body.pushed_by = None;
+        body.evicted = false;
+        body.named = body.named.or(Some(round));
+        body.sources.extend(source);
+    }
+
+    fn entry(&mut self, height: Height, block: BlockHash, now: Instant) -> &mut Body {
+        self.bodies
+            .entry((height, block))
+            .or_insert_with(|| Body::new(now))
+    }
+
+    /// A whole body has arrived. `from_proposer`: its sender is the proposer of the round for which
+    /// it was sent. Returns who asked for it meanwhile.
+    pub(super) fn arrived(
+        &mut self,
+        key: (Height, BlockHash),
+        bytes: Vec<u8>,
+        from: PeerIp,
+        from_proposer: bool,
+        now: Instant,
+    ) -> Result<Vec<PeerIp>, BodyRefused> {
+        let named = match self.bodies.get(&key) {
+            Some(body) if body.content.is_some() => return Err(BodyRefused::NotWanted),
+            Some(body) => body.is_named(),
+            None => false,
+        };
+        if !named && !(from_proposer && self.make_room_unnamed(&from)) {
+            return Err(BodyRefused::NotWanted);
+        }
+        let content = self.decode(key, bytes)?;
+        let body = self.entry(key.0, key.1, now);
+        body.content = Some(content);
+        body.evicted = false;
+        body.last_progress = now;
+        body.pushed_by = (!named).then_some(from);
+        let waiting = std::mem::take(&mut body.wanted_by).into_iter().collect();
+        self.evict();
+        Ok(waiting)
+    }
+
+    fn decode(&self, key: (Height, BlockHash), bytes: Vec<u8>) -> Result<Content, BodyRefused> {
+        let limit = self.genesis.max_block_bytes as usize;
+        if bytes.len() > limit {
+            let bytes = bytes.len();
+            return Err(BodyRefused::TooLong { bytes, limit });
+        }
+        let block: Block = codec::decode(&bytes)?;
+        let found = block.hash();
+        if (block.header.height, found) != key {
+            return Err(BodyRefused::OtherBlock {
+                announced: key.1,
+                found,
+            });
+        }
+        // The hash covers the header alone. Without this check whoever delivers a body could have
+        // an honest block found invalid for good.
+        if transactions_root(&block.transactions) != block.header.transactions_root {
+            return Err(BodyRefused::OtherTransactions(found));
+        }
+        Ok(Content {
+            block: Arc::new(block),
+            bytes: Arc::new(bytes),
+        })
+    }
+
+    /// Whether one more unnamed body of this peer may be kept; its older one gives way.
+    fn make_room_unnamed(&mut self, from: &PeerIp) -> bool {
+        self.bodies
+            .retain(|_, body| body.pushed_by.as_ref() != Some(from));
+        let unnamed = self.bodies.values().filter(|body| body.pushed_by.is_some());
+        unnamed.count() < MAX_UNNAMED
+    }
+
+    /// Drops contents beyond the bound: the oldest rounds first, certified ones last.
+    fn evict(&mut self) {
+        loop {
+            let held = self.bodies.values().filter(|body| body.content.is_some());
+            if held.count() <= MAX_HELD {
+                return;
+            }
+            let oldest = self
+                .bodies
+                .values_mut()
+                .filter(|body| body.content.is_some() && body.pushed_by.is_none())
+                .min_by_key(|body| (body.certified, body.named));
+            let Some(body) = oldest else { return };
+            body.content = None;
+            body.evicted = true;
+        }
+    }
+
+    /// Takes a block that this node built, checked by building it.
+    pub(super) fn insert_built(&mut self, block: Block, round: Round, now: Instant) -> BlockHash {
+        let hash = block.hash();
+        let bytes = Arc::new(codec::encode(&block));
+        let height = block.header.height;
+        let body = self.entry(height, hash, now);
+        body.content = Some(Content {
+            block: Arc::new(block),
+            bytes,
+        });
+        body.named = body.named.max(Some(round));
+        body.verdict = Verdict::Valid;
+        body.fed = true;
+        self.evict();
+        hash
+    }
+
+    /// Takes a body from the log, whose verdict the engine replays.
+    pub(super) fn restore(
+        &mut self,
+        block: BlockHash,
+        bytes: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), BodyRefused> {
+        let key = (self.height, block);
+        let content = self.decode(key, bytes)?;
+        let body = self.entry(key.0, key.1, now);
+        body.content = Some(content);
+        Ok(())
+    }
+
+    /// The engine was given this verdict in an earlier run.
+    pub(super) fn restore_verdict(&mut self, value: &ProposedBlock, now: Instant) {
+        let body = self.entry(value.height, value.block, now);
+        body.named = body.named.max(Some(value.round));
+        body.fed = true;
+        body.evicted = body.content.is_none();
+        body.verdict = match value.valid {
+            true => Verdict::Valid,
+            false => Verdict::Invalid,
+        };
+    }
+
+    pub(super) fn content(&self, height: Height, block: BlockHash) -> Option<&Content> {
+        self.bodies.get(&(height, block))?.content.as_ref()
+    }
+
+    /// Blocks of the current height that are named, here, and not yet checked. Each is returned
+    /// once: the answer goes to [`Self::checked`].
+    pub(super) fn take_unchecked(&mut self) -> Vec<(BlockHash, Arc<Block>)> {
+        let height = self.height;
+        let mut blocks = Vec::new();
+        for ((of, hash), body) in &mut self.bodies {
+            let ready = *of == height && body.is_named() && body.verdict == Verdict::Unchecked;
+            if let (true, Some(content)) = (ready, &body.content) {
+                body.verdict = Verdict::Checking;
+                blocks.push((*hash, content.block.clone()));
+            }
+        }
+        blocks
+    }
+
+    /// The chain's verdict on a block; `None` when it could not tell.
+    pub(super) fn checked(&mut self, height: Height, block: BlockHash, valid: Option<bool>) {
+        if let Some(body) = self.bodies.get_mut(&(height, block)) {
+            body.verdict = match valid {
+                Some(true) => Verdict::Valid,
+                Some(false) => Verdict::Invalid,
+                None => Verdict::Unchecked,
+            };
+        }
+    }
+
+    /// The next verdict to give to the engine. Each is returned once.
+    pub(super) fn take_feedable(&mut self, clock_ms: u64) -> Option<ProposedBlock> {
+        let height = self.height;
+        let hash = self
+            .bodies
+            .iter()
+            .filter(|((of, _), body)| *of == height && body.is_named() && !body.fed)
+            .find(|(_, body)| match body.verdict {
+                Verdict::Valid => self.released(body, clock_ms),
+                Verdict::Invalid => true,
+                Verdict::Unchecked | Verdict::Checking => false,
+            })
+            .map(|((_, hash), _)| *hash)?;
+        let body = self.bodies.get_mut(&(height, hash))?;
+        body.fed = true;
+        let round = body.named.unwrap_or_default();
+        Some(ProposedBlock {
+            height,
+            round,
+            proposer: self.validators.proposer(height, round).key,
+            block: hash,
+            valid: body.verdict == Verdict::Valid,
+        })
+    }
+
+    /// Whether no rule that binds fresh proposals only holds a valid body back.
+    fn released(&self, body: &Body, clock_ms: u64) -> bool {
+        let Some(content) = &body.content else {
+            return true;
+        };
+        if body.certified {
+            return true;
+        }
+        let time_ms = content.block.header.time_ms;
+        let in_parents_slot =
+            schedule::slot(&self.genesis, time_ms) == schedule::slot(&self.genesis, self.parent_ms);
+        let too_early = content.block.transactions.is_empty()
+            && body.named == Some(Round(0))
+            && in_parents_slot;
+        !too_early && time_ms <= clock_ms.saturating_add(MAX_AHEAD_MS)
+    }
+
+    /// When the clock next releases a held body, Unix milliseconds.
+    pub(super) fn next_release_ms(&self, clock_ms: u64) -> Option<u64> {
+        self.bodies
+            .iter()
+            .filter(|((of, _), body)| {
+                *of == self.height && body.is_named() && !body.fed && body.verdict == Verdict::Valid
+            })
+            .filter_map(|(_, body)| body.content.as_ref())
+            .map(|content| content.block.header.time_ms.saturating_sub(MAX_AHEAD_MS))
+            .filter(|at| *at > clock_ms)
+            .min()
+    }
+
+    /// When a body that a round waits for last made progress; `None` when it is not awaited.
+    pub(super) fn last_progress(&self, block: BlockHash, now: Instant) -> Option<Instant> {
+        let body = self.bodies.get(&(self.height, block))?;
+        match (&body.content, body.verdict) {
+            (None, _) => body.is_missing().then_some(body.last_progress),
+            (Some(_), Verdict::Unchecked | Verdict::Checking) => Some(now),
+            (Some(_), Verdict::Valid | Verdict::Invalid) => None,
+        }
+    }
+
+    /// Bytes of a body have arrived.
+    pub(super) fn progress(&mut self, key: (Height, BlockHash), from: PeerIp, now: Instant) {
+        if let Some(body) = self.bodies.get_mut(&key)
+            && body.is_missing()
+        {
+            body.asked = Some(from);
+            body.last_progress = now;
+            body.next_try = now + FETCH_PATIENCE;
+        }
+    }
+
+    /// A holder will not deliver: the next is asked at once.
+    pub(super) fn failed(&mut self, key: Option<(Height, BlockHash)>, from: PeerIp, now: Instant) {
+        for (of, body) in &mut self.bodies {
+            if key.is_none_or(|key| key == *of) && body.asked == Some(from) {
+                body.next_try = now;
+            }
+            if key.is_none() {
+                body.wanted_by.remove(&from);
+            }
+        }
+    }
+
+    /// Whom to ask for which body now. `holders` lists who probably holds a body, best first.
+    pub(super) fn take_requests(
+        &mut self,
+        now: Instant,
+        holders: impl Fn(BlockHash) -> Vec<PeerIp>,
+    ) -> Vec<(PeerIp, BlockHash)> {
+        let height = self.height;
+        let mut requests = Vec::new();
+        for ((of, hash), body) in &mut self.bodies {
+            if *of != height || !body.is_missing() || body.next_try > now {
+                continue;
+            }
+            body.tried.extend(body.asked.take());
+            let mut candidates = holders(*hash);
+            candidates.extend(body.sources.iter().copied());
+            let next = candidates.iter().find(|ip| !body.tried.contains(*ip));
+            body.next_try = now + FETCH_PATIENCE;
+            match next {
+                Some(next) => {
+                    body.asked = Some(*next);
+                    requests.push((*next, *hash));
+                }
+                // All were asked in vain: begin again.
+                None => body.tried.clear(),
+            }
+        }
+        requests
+    }
+
+    /// When [`Self::take_requests`] has something to do next.
+    pub(super) fn next_request(&self) -> Option<Instant> {
+        self.bodies
+            .iter()
+            .filter(|((of, _), body)| *of == self.height && body.is_missing())
+            .map(|(_, body)| body.next_try)
+            .min()
+    }
+
+    /// A peer asks for a body that is named and not here yet: it gets it when it arrives.
+    pub(super) fn want(&mut self, key: (Height, BlockHash), peer: PeerIp) {
+        if let Some(body) = self.bodies.get_mut(&key)
+            && body.is_missing()
+        {
+            body.wanted_by.insert(peer);
+        }
+    }
+
+    /// The newest round for which a body is named.
+    pub(super) fn round_of(&self, height: Height, block: BlockHash) -> Option<Round> {
+        self.bodies.get(&(height, block))?.named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::tests;
+    use crate::types::block::BLOCK_VERSION;
+    use crate::types::{
+        Amount, BlockHeader, OutPoint, PublicKey, Signature, StateCommitment, Transaction, TxId,
+        TxInput, TxOutput, ValidatorSetHash,
+    };
+
+    struct Fixture {
+        bodies: Bodies,
+        genesis: Arc<Genesis>,
+        now: Instant,
+    }
+
+    fn fixture() -> Fixture {
+        let genesis = Arc::new(tests::genesis(&[10, 20, 30, 40]));
+        let validators = Arc::new(ValidatorSet::from_genesis(&genesis));
+        let mut bodies = Bodies::new(genesis.clone(), validators);
+        bodies.set_height(Height(1), genesis.time_ms);
+        Fixture {
+            bodies,
+            genesis,
+            now: Instant::now(),
+        }
+    }
+
+    fn transaction() -> Transaction {
+        Transaction {
+            version: 1,
+            inputs: vec![TxInput {
+                outpoint: OutPoint {
+                    txid: TxId([1; 32]),
+                    index: 0,
+                },
+                public_key: PublicKey([2; 32]),
+                signature: Signature([3; 64]),
+            }],
+            outputs: vec![TxOutput {
+                amount: Amount(1),
+                address: crate::types::Address([4; 32]),
+            }],
+        }
+    }
+
+    impl Fixture {
+        /// A block at `after_ms` from genesis, with or without a transaction.
+        fn block(&self, height: u64, after_ms: u64, full: bool) -> Block {
+            let transactions = if full { vec![transaction()] } else { vec![] };
+            Block {
+                header: BlockHeader {
+                    version: BLOCK_VERSION,
+                    height: Height(height),
+                    time_ms: self.genesis.time_ms + after_ms,
+                    parent: BlockHash([0; 32]),
+                    proposer: self.bodies.validators.validators()[0].key,
+                    transactions_root: transactions_root(&transactions),
+                    state: StateCommitment([0; 32]),
+                    validators: ValidatorSetHash([0; 32]),
+                },
+                transactions,
+            }
+        }
+
+        fn arrive(&mut self, block: &Block, from: u8, proposer: bool) -> Result<(), BodyRefused> {
+            let key = (block.header.height, block.hash());
+            let bytes = codec::encode(block);
+            self.bodies
+                .arrived(key, bytes, tests::ip(from), proposer, self.now)
+                .map(drop)
+        }
+
+        fn name(&mut self, block: &Block, round: u32) {
+            let (height, hash) = (block.header.height, block.hash());
+            self.bodies
+                .name(height, hash, Round(round), None, None, self.now);
+        }
+
+        /// Lets the chain find all blocks valid; returns what the engine is given.
+        fn feed(&mut self, clock_after_ms: u64) -> Vec<(BlockHash, bool)> {
+            for (hash, block) in self.bodies.take_unchecked() {
+                self.bodies.checked(block.header.height, hash, Some(true));
+            }
+            let clock = self.genesis.time_ms + clock_after_ms;
+            std::iter::from_fn(|| self.bodies.take_feedable(clock))
+                .map(|value| (value.block, value.valid))
+                .collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_fed_only_once_something_verified_names_it() {
+        let mut f = fixture();
+        let block = f.block(1, 6_000, false);
+        f.arrive(&block, 1, true).unwrap();
+        assert!(f.feed(6_000).is_empty());
+        f.name(&block, 0);
+        assert_eq!(f.feed(6_000), [(block.hash(), true)]);
+        assert!(f.feed(6_000).is_empty(), "once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unnamed_bodies_are_bounded_and_only_from_the_proposer() {
+        let mut f = fixture();
+        let stranger = f.block(1, 6_000, true);
+        assert!(f.arrive(&stranger, 1, false).is_err());
+        // One a peer: the newer replaces the older.
+        let (first, second) = (f.block(1, 6_001, true), f.block(1, 6_002, true));
+        f.arrive(&first, 1, true).unwrap();
+        f.arrive(&second, 1, true).unwrap();
+        assert!(f.bodies.content(Height(1), first.hash()).is_none());
+        assert!(f.bodies.content(Height(1), second.hash()).is_some());
+        for peer in 2..=MAX_UNNAMED as u8 {
+            let block = f.block(1, 7_000 + u64::from(peer), true);
+            f.arrive(&block, peer, true).unwrap();
+        }
+        let last = f.block(1, 9_000, true);
+        assert!(f.arrive(&last, 99, true).is_err());
+        f.name(&last, 0);
+        f.arrive(&last, 99, true).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn named_bodies_are_bounded_and_certified_ones_stay() {
+        let mut f = fixture();
+        let certified = f.block(1, 6_000, true);
+        f.name(&certified, 0);
+        f.arrive(&certified, 1, true).unwrap();
+        f.bodies
+            .certify(Height(1), certified.hash(), Round(0), None, f.now);
+        for round in 1..=MAX_HELD as u32 {
+            let block = f.block(1, 6_000 + u64::from(round), true);
+            f.name(&block, round);
+            f.arrive(&block, 1, true).unwrap();
+        }
+        assert!(f.bodies.content(Height(1), certified.hash()).is_some());
+        let held = f.bodies.bodies.values();
+        assert_eq!(held.filter(|body| body.content.is_some()).count(), MAX_HELD);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_ahead_of_the_clock_is_held_until_its_time_or_a_quorum() {
+        let mut f = fixture();
+        let block = f.block(1, 60_000, true);
+        f.name(&block, 0);
+        f.arrive(&block, 1, true).unwrap();
+        assert!(f.feed(49_999).is_empty());
+        let release = f.genesis.time_ms + 50_000;
+        assert_eq!(f.bodies.next_release_ms(release - 1), Some(release));
+        assert_eq!(f.bodies.last_progress(block.hash(), f.now), None);
+        assert_eq!(f.feed(50_000), [(block.hash(), true)]);
+
+        let other = f.block(1, 70_000, true);
+        f.name(&other, 0);
+        f.arrive(&other, 1, true).unwrap();
+        assert!(f.feed(50_000).is_empty());
+        f.bodies
+            .certify(Height(1), other.hash(), Round(0), None, f.now);
+        assert_eq!(f.feed(50_000), [(other.hash(), true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_body_before_its_slot_counts_only_from_round_one_on() {
+        let mut f = fixture();
+        let slot = f.genesis.slot_ms;
+        let early = f.block(1, slot - 1, false);
+        f.name(&early, 0);
+        f.arrive(&early, 1, true).unwrap();
+        assert!(f.feed(slot).is_empty());
+        f.name(&early, 1);
+        assert_eq!(f.feed(slot), [(early.hash(), true)]);
+        let full = f.block(1, slot - 1, true);
+        f.name(&full, 0);
+        f.arrive(&full, 1, true).unwrap();
+        assert_eq!(f.feed(slot).len(), 1);
+        let on_time = f.block(1, slot, false);
+        f.name(&on_time, 0);
+        f.arrive(&on_time, 1, true).unwrap();
+        assert_eq!(f.feed(slot).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_of_the_next_height_wait_for_their_parent() {
+        let mut f = fixture();
+        let next = f.block(2, 6_000, true);
+        f.name(&next, 0);
+        f.arrive(&next, 1, true).unwrap();
+        assert!(f.feed(6_000).is_empty());
+        let parent_ms = f.genesis.time_ms + 5_000;
+        f.bodies.set_height(Height(2), parent_ms);
+        assert_eq!(f.feed(6_000), [(next.hash(), true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_are_asked_one_at_a_time_and_again_from_the_start() {
+        let mut f = fixture();
+        let block = f.block(1, 6_000, true);
+        let hash = block.hash();
+        let holders = |_| vec![tests::ip(2), tests::ip(3)];
+        let pusher = Some(tests::ip(1));
+        f.bodies
+            .name(Height(1), hash, Round(0), None, pusher, f.now);
+        let second = Duration::from_secs(1);
+        assert!(f.bodies.take_requests(f.now, holders).is_empty());
+        f.bodies
+            .progress((Height(1), hash), tests::ip(1), f.now + second / 2);
+        assert!(f.bodies.take_requests(f.now + second, holders).is_empty());
+        let mut now = f.now + second * 2;
+        assert_eq!(f.bodies.take_requests(now, holders), [(tests::ip(2), hash)]);
+        assert!(f.bodies.take_requests(now, holders).is_empty());
+        f.bodies.failed(None, tests::ip(2), now);
+        assert_eq!(f.bodies.take_requests(now, holders), [(tests::ip(3), hash)]);
+        now += second;
+        assert!(f.bodies.take_requests(now, holders).is_empty(), "all tried");
+        now += second;
+        assert_eq!(f.bodies.take_requests(now, holders), [(tests::ip(2), hash)]);
+        f.arrive(&block, 2, false).unwrap();
+        assert_eq!(f.bodies.next_request(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_of_another_block_or_with_trailing_bytes_is_refused() {
+        let mut f = fixture();
+        let (block, other) = (f.block(1, 6_000, true), f.block(1, 6_001, true));
+        f.name(&block, 0);
+        let key = (Height(1), block.hash());
+        let mut arrive = |bytes| f.bodies.arrived(key, bytes, tests::ip(1), true, f.now);
+        let error = arrive(codec::encode(&other)).unwrap_err();
+        assert!(matches!(error, BodyRefused::OtherBlock { .. }) && error.is_fault());
+        let mut trailing = codec::encode(&block);
+        trailing.push(0);
+        assert!(matches!(arrive(trailing), Err(BodyRefused::Malformed(_))));
+        let mut stripped = block.clone();
+        stripped.transactions.clear();
+        assert!(matches!(
+            arrive(codec::encode(&stripped)),
+            Err(BodyRefused::OtherTransactions(_))
+        ));
+        assert!(arrive(codec::encode(&block)).is_ok());
+    }
+}

@@ -1,0 +1,359 @@
+//! Never sign twice: decides whether this node may sign at a height, and keeps `consensus.state`.
+//!
+//! Before the first signature of a height its log is opened durably and then its number is written
+//! to the file. So after a crash a height that the file names has an opened log, or the log was
+//! lost; and a file that is missing on a chain that has blocks was lost. In all these cases the node
+//! follows and signs nothing where it may have signed before.
+//!
+//! The file is text, so that a person can read it; it names the chain and the key, so that it is
+//! not taken for another's.
+
+use std::sync::Arc;
+
+use crate::env::{DurableFile, Offload};
+use crate::types::{ConsensusKey, GenesisHash, Height};
+
+/// A block older than this when it is decided does not show that the network is live.
+pub(super) const LIVE_WITHIN_MS: u64 = 60_000;
+
+const TITLE: &str = "timed consensus state v1";
+
+/// Why the state file stops the node.
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    /// It cannot be read or written.
+    #[error("{file} cannot be {action}: {source}")]
+    Io {
+        /// Which file.
+        file: String,
+        /// "read" or "written".
+        action: &'static str,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Its content is not what this software writes.
+    #[error(
+        "{file} is damaged ({detail}); restore it from a copy, or remove it: without it the node \
+         signs nothing until it has seen one height finalized live"
+    )]
+    Damaged {
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// It belongs to another chain or key.
+    #[error("{file} is of {what} {found}, but this node runs {expected}")]
+    Foreign {
+        /// Which file.
+        file: String,
+        /// "genesis" or "consensus key".
+        what: &'static str,
+        /// What the file names.
+        found: String,
+        /// What this node has.
+        expected: String,
+    },
+}
+
+/// The rules and what they remember.
+pub(super) struct Guard {
+    file: Arc<dyn DurableFile>,
+    offload: Offload,
+    genesis: GenesisHash,
+    key: ConsensusKey,
+    unsafe_sign: bool,
+    /// The height in the file; `None` while there is no file.
+    written: Option<Height>,
+    /// Nothing is signed up to this height, and why.
+    blocked: Option<(Height, String)>,
+    /// While there is no file: whether a height has been finalized live since start.
+    seen_live: bool,
+    /// While there is no file: whether a certificate has shown that the chain has blocks.
+    chain_has_blocks: bool,
+    /// Nothing is signed at all any more, and why.
+    stopped: Option<String>,
+}
+
+impl Guard {
+    /// Reads the file. `tip` is the committed tip.
+    pub(super) async fn load(
+        file: Arc<dyn DurableFile>,
+        offload: Offload,
+        genesis: GenesisHash,
+        key: ConsensusKey,
+        tip: Height,
+        unsafe_sign: bool,
+    ) -> Result<Self, StateFileError> {
+        let reader = file.clone();
+        let content =
+            offload
+                .run(move || reader.load())
+                .await
+                .map_err(|source| StateFileError::Io {
+                    file: file.name(),
+                    action: "read",
+                    source,
+                })?;
+        let written = match content {
+            None => None,
+            Some(content) => Some(parse(&content, &genesis, &key, &file.name())?),
+        };
+        let blocked = written.filter(|height| *height > tip.next()).map(|height| {
+            let why = format!(
+                "{} names height {height}, but the chain here ends at {tip}: this node has signed \
+                 on a chain that it no longer holds",
+                file.name()
+            );
+            (height, why)
+        });
+        Ok(Self {
+            file,
+            offload,
+            genesis,
+            key,
+            unsafe_sign,
+            written,
+            blocked,
+            seen_live: false,
+            chain_has_blocks: tip > Height::GENESIS,
+            stopped: None,
+        })
+    }
+
+    /// Why nothing may be signed at a height; `None` when it may.
+    pub(super) fn refusal(&self, height: Height) -> Option<String> {
+        if let Some(why) = &self.stopped {
+            return Some(why.clone());
+        }
+        if self.unsafe_sign {
+            return None;
+        }
+        if let Some((up_to, why)) = &self.blocked
+            && height <= *up_to
+        {
+            return Some(format!("{why}; nothing is signed up to height {up_to}"));
+        }
+        let chain_has_blocks = self.chain_has_blocks || height > Height(1);
+        (self.written.is_none() && chain_has_blocks && !self.seen_live).then(|| {
+            format!(
+                "{} is missing; nothing is signed until a height has been finalized live",
+                self.file.name()
+            )
+        })
+    }
+
+    /// Whether this node has never signed anything, as far as it knows.
+    pub(super) fn first_ever(&self) -> bool {
+        self.written.is_none() && !self.unsafe_sign
+    }
+
+    /// Whether the file says that something may have been signed at this height.
+    pub(super) fn may_have_signed(&self, height: Height) -> bool {
+        self.written.is_some_and(|written| written >= height)
+    }
+
+    /// The log of a height at which something may have been signed cannot be used.
+    pub(super) fn log_lost(&mut self, height: Height, detail: &str) {
+        let up_to = self.written.unwrap_or(height).max(height);
+        self.blocked = Some((up_to, detail.to_owned()));
+    }
+
+    /// Writes the height, durably. Call it after the height's log is open and before signing.
+    pub(super) async fn open(&mut self, height: Height) -> Result<(), StateFileError> {
+        if self.written.is_some_and(|written| written >= height) {
+            return Ok(());
+        }
+        let content = format!(
+            "{TITLE}\ngenesis {}\nkey {}\nheight {height}\n",
+            self.genesis, self.key
+        );
+        let file = self.file.clone();
+        self.offload
+            .run(move || file.replace(content.as_bytes()))
+            .await
+            .map_err(|source| StateFileError::Io {
+                file: self.file.name(),
+                action: "written",
+                source,
+            })?;
+        self.written = Some(height);
+        Ok(())
+    }
+
+    /// The engine has decided a height by votes that it received, and its block is recent.
+    pub(super) fn finalized_live(&mut self) {
+        self.seen_live = true;
+    }
+
+    /// A verified certificate shows that the chain has blocks.
+    pub(super) fn chain_has_blocks(&mut self) {
+        self.chain_has_blocks = true;
+    }
+
+    /// Stops signing for the rest of this process. The first reason stays.
+    pub(super) fn stop(&mut self, reason: String) {
+        if self.stopped.is_none() {
+            tracing::error!(%reason, "signing stopped");
+            self.stopped = Some(reason);
+        }
+    }
+}
+
+fn parse(
+    content: &[u8],
+    genesis: &GenesisHash,
+    key: &ConsensusKey,
+    file: &str,
+) -> Result<Height, StateFileError> {
+    let damaged = |detail: &str| StateFileError::Damaged {
+        file: file.to_owned(),
+        detail: detail.to_owned(),
+    };
+    let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let [title, genesis_line, key_line, height_line] = lines[..] else {
+        return Err(damaged("it does not have four lines"));
+    };
+    if title != TITLE {
+        return Err(damaged("its first line is not known"));
+    }
+    let field = |line: &str, name: &'static str| -> Result<String, StateFileError> {
+        let value = line
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix(' '));
+        value
+            .map(str::to_owned)
+            .ok_or_else(|| damaged(&format!("the line {name:?} is missing")))
+    };
+    let foreign = |what, found: String, expected: String| StateFileError::Foreign {
+        file: file.to_owned(),
+        what,
+        found,
+        expected,
+    };
+    let found = field(genesis_line, "genesis")?;
+    if found != genesis.to_string() {
+        return Err(foreign("genesis", found, genesis.to_string()));
+    }
+    let found = field(key_line, "key")?;
+    if found != key.to_string() {
+        return Err(foreign("consensus key", found, key.to_string()));
+    }
+    let height = field(height_line, "height")?;
+    height
+        .parse()
+        .map(Height)
+        .map_err(|_| damaged("its height is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::FileInMemory;
+
+    const GENESIS: GenesisHash = GenesisHash([1; 32]);
+    const KEY: ConsensusKey = ConsensusKey([2; 32]);
+
+    async fn load(file: &FileInMemory, tip: u64, unsafe_sign: bool) -> Guard {
+        let file = Arc::new(file.clone());
+        Guard::load(
+            file,
+            Offload::Inline,
+            GENESIS,
+            KEY,
+            Height(tip),
+            unsafe_sign,
+        )
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_written_height_survives_and_the_next_heights_may_be_signed() {
+        let file = FileInMemory::default();
+        let mut guard = load(&file, 0, false).await;
+        assert!(guard.first_ever());
+        assert_eq!(guard.refusal(Height(1)), None);
+        guard.open(Height(1)).await.unwrap();
+        let guard = load(&file, 0, false).await;
+        assert!(guard.may_have_signed(Height(1)));
+        assert!(!guard.may_have_signed(Height(2)));
+        assert_eq!(guard.refusal(Height(1)), None);
+        assert_eq!(guard.refusal(Height(2)), None);
+    }
+
+    #[tokio::test]
+    async fn without_the_file_nothing_is_signed_before_a_live_height() {
+        let mut guard = load(&FileInMemory::default(), 7, false).await;
+        assert!(guard.refusal(Height(8)).unwrap().contains("is missing"));
+        guard.finalized_live();
+        assert_eq!(guard.refusal(Height(9)), None);
+        // At an empty chain it may sign, unless the chain turns out to have blocks.
+        let mut guard = load(&FileInMemory::default(), 0, false).await;
+        assert_eq!(guard.refusal(Height(1)), None);
+        assert!(guard.refusal(Height(2)).is_some());
+        guard.chain_has_blocks();
+        assert!(guard.refusal(Height(1)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_file_ahead_of_the_chain_blocks_up_to_its_height() {
+        let file = FileInMemory::default();
+        load(&file, 0, false).await.open(Height(9)).await.unwrap();
+        let guard = load(&file, 7, false).await;
+        assert!(guard.refusal(Height(8)).is_some());
+        assert!(guard.refusal(Height(9)).is_some());
+        assert_eq!(guard.refusal(Height(10)), None);
+        assert_eq!(load(&file, 8, false).await.refusal(Height(9)), None);
+    }
+
+    #[tokio::test]
+    async fn a_lost_log_blocks_its_height_only_and_unsafe_sign_lifts_it() {
+        let file = FileInMemory::default();
+        load(&file, 0, false).await.open(Height(9)).await.unwrap();
+        let mut guard = load(&file, 8, false).await;
+        guard.log_lost(Height(9), "lost");
+        assert!(guard.refusal(Height(9)).unwrap().contains("lost"));
+        assert_eq!(guard.refusal(Height(10)), None);
+        let mut guard = load(&file, 8, true).await;
+        guard.log_lost(Height(9), "lost");
+        assert_eq!(guard.refusal(Height(9)), None);
+        // A foreign vote of the own key is not a matter of lost files.
+        guard.stop("seen".into());
+        assert_eq!(guard.refusal(Height(10)), Some("seen".into()));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_or_foreign_file_is_an_error_that_names_it() {
+        let file = FileInMemory::default();
+        let error = |content: String| {
+            file.replace(content.as_bytes()).unwrap();
+            let file = Arc::new(file.clone());
+            async move {
+                Guard::load(file, Offload::Inline, GENESIS, KEY, Height(0), false)
+                    .await
+                    .err()
+                    .unwrap()
+            }
+        };
+        assert!(matches!(
+            error("height 9".into()).await,
+            StateFileError::Damaged { .. }
+        ));
+        let other = ConsensusKey([3; 32]);
+        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {other}\nheight 9\n");
+        assert!(matches!(
+            error(content).await,
+            StateFileError::Foreign {
+                what: "consensus key",
+                ..
+            }
+        ));
+        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight x\n");
+        assert!(matches!(
+            error(content).await,
+            StateFileError::Damaged { .. }
+        ));
+    }
+}

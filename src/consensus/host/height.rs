@@ -1,0 +1,461 @@
+//! The life of a height: recovery from the log, start, inputs and outputs of the engine, decision,
+//! commit.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{Decision, Done, Host, Presence, Setup, propose};
+use crate::chain::ChainError;
+use crate::consensus::bodies::Bodies;
+use crate::consensus::book::Book;
+use crate::consensus::engine::{Engine, Input, Output};
+use crate::consensus::guard::{Guard, LIVE_WITHIN_MS};
+use crate::consensus::ports::Ports;
+use crate::consensus::relay::Peers;
+use crate::consensus::timers::{self, Timers};
+use crate::consensus::wal::{self, Entry, LogBuffer};
+use crate::consensus::{ConsensusError, ConsensusStatus};
+use crate::store::WalContent;
+use crate::types::codec;
+use crate::types::{BlockHash, CommitCertificate, ConsensusKey, PeerIp, Round, Tip};
+use crate::wire::ConsensusMessage;
+
+impl<P: Ports> Host<P> {
+    /// Reads what earlier runs left; replays the log of the tip's next height if it holds entries.
+    pub(super) async fn recover(
+        setup: Setup,
+        ports: P,
+        status: watch::Sender<ConsensusStatus>,
+    ) -> Result<Self, ConsensusError> {
+        let own = ConsensusKey::from(&setup.key);
+        let Some((position, _)) = setup.validators.get(&own) else {
+            return Err(ConsensusError::NotAMasternode { key: own });
+        };
+        let tip = ports.tip();
+        let height = tip.height.next();
+        let guard = Guard::load(
+            setup.state,
+            setup.offload,
+            setup.genesis_hash,
+            own,
+            tip.height,
+            setup.unsafe_sign,
+        )
+        .await?;
+        let now = Instant::now();
+        let validators = setup.validators;
+        let evidence = ports.evidence().await?.len() as u64;
+        let mut host = Self {
+            own,
+            engine: Engine::new(setup.key, setup.genesis_hash, validators.clone(), height),
+            guard,
+            peers: Peers::new(position, validators.validators().len()),
+            bodies: Bodies::new(setup.genesis.clone(), validators.clone()),
+            timers: Timers::default(),
+            tasks: JoinSet::new(),
+            ready: ports.watch_ready(),
+            status,
+            tip,
+            height,
+            running: false,
+            log_opened: false,
+            recovered: Vec::new(),
+            log: LogBuffer::new(false),
+            book: Book::new(height, validators.clone()),
+            next_book: Book::new(height.next(), validators.clone()),
+            decision: None,
+            build: propose::Build::default(),
+            last_start: now,
+            last_commit: None,
+            last_body: None,
+            committed_at: now,
+            reminded: BTreeMap::new(),
+            served: BTreeMap::new(),
+            presence: Presence {
+                power: 0,
+                missing: Vec::new(),
+            },
+            evidence,
+            highest_round: Round(0),
+            genesis: setup.genesis,
+            genesis_hash: setup.genesis_hash,
+            validators,
+            clock: setup.clock,
+            ports,
+        };
+        host.count_presence();
+        host.enter_height(tip);
+        host.load_log().await?;
+        if !host.recovered.is_empty() {
+            host.start_height().await?;
+        }
+        Ok(host)
+    }
+
+    /// Loads the log of the current height. A log that cannot be used, or that is missing where
+    /// this node may have signed, forbids signing at this height.
+    async fn load_log(&mut self) -> Result<(), ConsensusError> {
+        let loaded = match self.ports.wal_load(self.height).await {
+            Ok(content) => self.decode_log(content),
+            Err(error) => Err(error.to_string()),
+        };
+        match loaded {
+            Ok(Some(entries)) => {
+                self.log_opened = true;
+                self.recovered = entries;
+            }
+            Ok(None) if self.guard.may_have_signed(self.height) => {
+                let lost = format!(
+                    "the consensus log of height {} is lost, but this node may have signed there",
+                    self.height
+                );
+                self.guard.log_lost(self.height, &lost);
+            }
+            Ok(None) => {}
+            Err(damage) => self.guard.log_lost(self.height, &damage),
+        }
+        if let Some(reason) = self.guard.refusal(self.height) {
+            tracing::warn!(height = %self.height, %reason, "this masternode signs nothing");
+        }
+        Ok(())
+    }
+
+    fn decode_log(&mut self, content: WalContent) -> Result<Option<Vec<Entry>>, String> {
+        let decoded = wal::decode(self.height, &content.entries);
+        let entries = decoded.map_err(|damage| damage.to_string())?;
+        let now = Instant::now();
+        for (hash, bytes) in content.bodies {
+            self.bodies
+                .restore(hash, bytes, now)
+                .map_err(|error| format!("a body in the consensus log: {error}"))?;
+        }
+        for entry in entries.iter().flatten() {
+            if let Entry::Stopped(reason) = entry {
+                self.guard.log_lost(self.height, reason);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Makes the tip's next height the current one, not started. What was held for it is kept;
+    /// all else of the old height is dropped.
+    pub(super) fn enter_height(&mut self, tip: Tip) {
+        let now = Instant::now();
+        self.tip = tip;
+        self.height = tip.height.next();
+        let next = Book::new(self.height.next(), self.validators.clone());
+        let held = std::mem::replace(&mut self.next_book, next);
+        if held.height() == self.height {
+            self.book = held;
+        } else if self.book.height() != self.height {
+            self.book = Book::new(self.height, self.validators.clone());
+        }
+        self.bodies.set_height(self.height, tip.time_ms);
+        self.timers.clear();
+        self.running = false;
+        self.log_opened = false;
+        self.recovered.clear();
+        self.log = LogBuffer::new(false);
+        self.build.reset();
+        self.decision = None;
+        if let Some(certificate) = self.book.commit().cloned() {
+            self.decide(certificate, false, None);
+        }
+        self.committed_at = now;
+        self.reminded.clear();
+        self.served.clear();
+    }
+
+    /// Starts the engine at the current height and gives it the log or what was held.
+    pub(super) async fn start_height(&mut self) -> Result<(), ConsensusError> {
+        let entries = std::mem::take(&mut self.recovered);
+        self.open_log(&entries).await?;
+        self.running = true;
+        self.last_start = Instant::now();
+        let outputs = self.engine.start_height(self.height)?;
+        self.apply(outputs).await?;
+        if entries.is_empty() {
+            return self.feed_held().await;
+        }
+        self.note_recovered(&entries);
+        let outputs = self.engine.replay(&entries)?;
+        self.apply(outputs).await?;
+        self.log.end_replay();
+        tracing::info!(
+            height = %self.height,
+            round = %self.engine.round(),
+            entries = entries.len(),
+            "the consensus log was replayed"
+        );
+        Ok(())
+    }
+
+    /// Before the first signature of a height: its log is opened, then `consensus.state` names it.
+    async fn open_log(&mut self, entries: &[Entry]) -> Result<(), ConsensusError> {
+        let signing = self.guard.refusal(self.height).is_none();
+        self.engine.set_signing(signing);
+        if !signing {
+            self.log = LogBuffer::new(false);
+            return Ok(());
+        }
+        if !self.log_opened {
+            let opened = codec::encode(&Entry::Opened(self.height));
+            self.ports
+                .wal_append(self.height, vec![opened], Vec::new())
+                .await?;
+            self.log_opened = true;
+        }
+        self.guard.open(self.height).await?;
+        let bodies = entries.iter().filter_map(|entry| match entry {
+            Entry::Value(value) => self
+                .bodies
+                .content(self.height, value.block)
+                .map(|_| value.block),
+            _ => None,
+        });
+        self.log = LogBuffer::replaying(entries, bodies, &self.own);
+        if entries.is_empty() {
+            self.log.end_replay();
+        }
+        Ok(())
+    }
+
+    /// Fills the book and the bodies from a log, as the messages did when they came.
+    fn note_recovered(&mut self, entries: &[Entry]) {
+        let now = Instant::now();
+        for entry in entries {
+            match entry {
+                Entry::Vote(vote) => {
+                    self.book.add_vote(*vote);
+                }
+                Entry::Proposal(proposal) => {
+                    self.book.add_proposal(*proposal);
+                    let (block, round) = (proposal.block, proposal.round);
+                    self.bodies.name(self.height, block, round, None, None, now);
+                }
+                Entry::Polka(polka) => {
+                    self.book.add_polka(polka.clone());
+                    self.bodies
+                        .certify(self.height, polka.block, polka.round, None, now);
+                }
+                Entry::Value(value) => {
+                    self.bodies.restore_verdict(value, now);
+                    if value.proposer == self.own && value.valid {
+                        self.build.note_built(value.round, value.block);
+                    }
+                }
+                Entry::Opened(_) | Entry::Stopped(_) | Entry::Timeout(_) => {}
+            }
+        }
+    }
+
+    /// Gives the engine what was held while the height had not started.
+    async fn feed_held(&mut self) -> Result<(), ConsensusError> {
+        let proposals = self.book.proposals().copied().map(Entry::Proposal);
+        let mut inputs: Vec<Input> = proposals.map(Input::Logged).collect();
+        if let Some(polka) = self.book.newest_polka() {
+            inputs.push(Input::Logged(Entry::Polka(polka)));
+        }
+        inputs.extend(self.book.round_certificate().cloned().map(Input::Round));
+        let votes = self.book.votes().copied().map(Entry::Vote);
+        inputs.extend(votes.map(Input::Logged));
+        for input in inputs {
+            if self.decision.is_some() {
+                break;
+            }
+            self.step(input).await?;
+        }
+        Ok(())
+    }
+
+    /// Feeds the engine and does what it wants.
+    pub(super) async fn step(&mut self, input: Input) -> Result<(), ConsensusError> {
+        let outputs = self.engine.feed(input)?;
+        self.apply(outputs).await
+    }
+
+    /// Does what the engine wants: first all of it becomes durable, then it is sent.
+    async fn apply(&mut self, outputs: Vec<Output>) -> Result<(), ConsensusError> {
+        let mut must_be_durable = false;
+        for output in &outputs {
+            match output {
+                Output::Log(entry) => self.log.append(entry, &self.own),
+                Output::RoundStarted(_) | Output::Publish(_) | Output::Decided(_) => {
+                    must_be_durable = true;
+                }
+                Output::Arm(_) | Output::Cancel(_) | Output::CancelAll | Output::Build(_) => {}
+            }
+        }
+        if must_be_durable {
+            self.flush_log().await?;
+        }
+        for output in outputs {
+            match output {
+                Output::Log(_) => {}
+                Output::RoundStarted(round) => self.on_round_started(round),
+                Output::Publish(message) => self.publish(message),
+                Output::Arm(timeout) => {
+                    let duration = timers::duration(&self.genesis.timeouts, timeout);
+                    self.timers.arm(timeout, Instant::now(), duration);
+                }
+                Output::Cancel(timeout) => self.timers.cancel(timeout),
+                Output::CancelAll => self.timers.clear(),
+                Output::Build(round) => self.build.want(round),
+                Output::Decided(certificate) => self.decide(certificate, true, None),
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_log(&mut self) -> Result<(), ConsensusError> {
+        let Some((entries, named)) = self.log.take() else {
+            return Ok(());
+        };
+        let bodies = named
+            .into_iter()
+            .filter_map(|hash| {
+                let content = self.bodies.content(self.height, hash)?;
+                Some((hash, content.bytes.as_ref().clone()))
+            })
+            .collect();
+        self.ports.wal_append(self.height, entries, bodies).await?;
+        Ok(())
+    }
+
+    fn on_round_started(&mut self, round: Round) {
+        if round > self.highest_round {
+            self.highest_round = round;
+        }
+        if let Some(failed) = round.0.checked_sub(1).map(Round) {
+            tracing::debug!(height = %self.height, %round, "a round has failed");
+            let proposer = self.validators.proposer(self.height, failed);
+            if proposer.key == self.own {
+                self.build.round_failed();
+            }
+        }
+        self.build.new_round();
+    }
+
+    /// Keeps and sends what this node says.
+    fn publish(&mut self, message: ConsensusMessage) {
+        match &message {
+            ConsensusMessage::Vote(vote) => {
+                self.book.add_vote(*vote);
+            }
+            ConsensusMessage::Proposal(proposal) => {
+                self.book.add_proposal(*proposal);
+            }
+            ConsensusMessage::Polka(polka) => {
+                self.book.add_polka(polka.clone());
+            }
+            ConsensusMessage::Round(certificate) => {
+                self.book.add_round_certificate(certificate.clone());
+            }
+            ConsensusMessage::Commit(_)
+            | ConsensusMessage::GetBody { .. }
+            | ConsensusMessage::Consumed { .. } => {}
+        }
+        let to = self.peers.all();
+        if let ConsensusMessage::Proposal(proposal) = &message {
+            self.push_body(proposal, &to);
+        }
+        self.send_all(&to, &message);
+    }
+
+    /// Notes the outcome of the current height; the first one stays.
+    pub(super) fn decide(
+        &mut self,
+        certificate: CommitCertificate,
+        live: bool,
+        source: Option<PeerIp>,
+    ) {
+        if self.decision.is_some() {
+            return;
+        }
+        let (block, round) = (certificate.block, certificate.round);
+        self.bodies
+            .certify(self.height, block, round, source, Instant::now());
+        self.decision = Some(Decision { certificate, live });
+    }
+
+    /// Commits the decided block once its body is here; true when the height has ended.
+    pub(super) async fn commit_decided(&mut self) -> Result<bool, ConsensusError> {
+        let Some(decision) = &self.decision else {
+            return Ok(false);
+        };
+        let certificate = decision.certificate.clone();
+        let live = decision.live;
+        let Some(content) = self.bodies.content(self.height, certificate.block).cloned() else {
+            return Ok(false);
+        };
+        let header = content.block.header;
+        let committed = self.ports.commit(content.block, certificate.clone()).await;
+        let tip = match committed {
+            Ok(tip) => tip,
+            // Sync has been faster.
+            Err(ChainError::NotNext { .. }) if self.ports.tip().height >= self.height => {
+                self.ports.tip()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        tracing::debug!(
+            height = %self.height,
+            round = %certificate.round,
+            block = %certificate.block,
+            "block committed"
+        );
+        let age_ms = self.clock.now_ms().saturating_sub(header.time_ms);
+        if live && age_ms < LIVE_WITHIN_MS {
+            self.guard.finalized_live();
+        }
+        if header.proposer == self.own {
+            self.build.own_block_decided();
+        }
+        self.last_body = Some((self.height, certificate.block, content.bytes));
+        self.last_commit = Some(certificate);
+        self.enter_height(tip);
+        Ok(true)
+    }
+
+    /// The certificate that precommits of a block make, when the engine has not decided by them.
+    pub(super) fn decide_by_precommits(&mut self, round: Round, block: BlockHash) {
+        if self.decision.is_none()
+            && let Some(certificate) = self.book.decision(round, block)
+        {
+            self.decide(certificate, true, None);
+        }
+    }
+
+    /// Stops signing for good, at once and durably for this height.
+    pub(super) async fn stop_signing(&mut self, reason: String) -> Result<(), ConsensusError> {
+        self.log.append(&Entry::Stopped(reason.clone()), &self.own);
+        self.guard.stop(reason);
+        self.engine.set_signing(false);
+        self.build.reset();
+        self.flush_log().await
+    }
+
+    pub(super) async fn on_done(&mut self, done: Done) -> Result<(), ConsensusError> {
+        match done {
+            Done::Built {
+                height,
+                round,
+                result,
+            } => self.on_built(height, round, result).await,
+            Done::Checked {
+                height,
+                block,
+                result,
+            } => self.on_checked(height, block, result),
+            Done::Loaded { peer, result } => {
+                if let Some(block) = result? {
+                    self.serve_block(peer, &block);
+                }
+                Ok(())
+            }
+        }
+    }
+}

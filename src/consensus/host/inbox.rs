@@ -1,0 +1,469 @@
+//! What comes from peers: admission, verification, the book, the engine, and the way on.
+//!
+//! The order is the defence: unknown heights, rounds and signers and all that is known already are
+//! dropped before a signature is checked; what fails the check counts against its sender.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Host;
+use crate::consensus::ConsensusError;
+use crate::consensus::book::{Added, Book, Evidence, MAX_ROUNDS_AHEAD};
+use crate::consensus::engine::Input;
+use crate::consensus::ports::Ports;
+use crate::consensus::wal::Entry;
+use crate::net::{BodyEvent, ConsensusEvent};
+use crate::types::codec;
+use crate::types::{
+    CommitCertificate, ConsensusKey, Height, PeerIp, PolkaCertificate, Proposal, Round,
+    RoundCertificate, Vote,
+};
+use crate::wire::{BodyHeader, ConsensusMessage};
+
+/// A peer that still votes on the tip's height this long after its commit has missed the decision,
+/// and is given the certificate, at most once in this time.
+const REMIND_AFTER: Duration = Duration::from_secs(1);
+
+/// A peer that connects gets this node's votes of so many rounds back.
+const GREETING_ROUNDS: u32 = 10;
+
+impl<P: Ports> Host<P> {
+    pub(super) async fn on_event(&mut self, event: ConsensusEvent) -> Result<(), ConsensusError> {
+        match event {
+            ConsensusEvent::Connected { peer, masternode } => {
+                self.peers.connect(peer, masternode);
+                self.count_presence();
+                self.greet(peer, masternode).await?;
+            }
+            ConsensusEvent::Disconnected { peer, .. } => {
+                self.peers.disconnect(&peer);
+                self.count_presence();
+                self.bodies.failed(None, peer, Instant::now());
+            }
+            ConsensusEvent::Reach { peer, reach } => {
+                let missing = self.peers.set_reach(&peer, reach);
+                self.count_presence();
+                for (author, to) in missing {
+                    self.pass_on_held(author, to);
+                }
+            }
+            ConsensusEvent::Message { peer, message } => {
+                if self.peers.is_heard(&peer) {
+                    self.on_message(peer, message).await?;
+                }
+            }
+            ConsensusEvent::Body {
+                peer,
+                header,
+                event,
+            } => {
+                if self.peers.is_heard(&peer) {
+                    self.on_body(peer, header, event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_message(
+        &mut self,
+        peer: PeerIp,
+        message: ConsensusMessage,
+    ) -> Result<(), ConsensusError> {
+        match message {
+            ConsensusMessage::Vote(vote) => self.on_vote(peer, vote).await,
+            ConsensusMessage::Proposal(proposal) => self.on_proposal(peer, proposal).await,
+            ConsensusMessage::Polka(polka) => self.on_polka(peer, polka).await,
+            ConsensusMessage::Round(certificate) => {
+                self.on_round_certificate(peer, certificate).await
+            }
+            ConsensusMessage::Commit(certificate) => {
+                self.on_commit(peer, certificate);
+                Ok(())
+            }
+            ConsensusMessage::GetBody { height, block } => {
+                self.on_get_body(peer, height, block);
+                Ok(())
+            }
+            // The network keeps these to itself.
+            ConsensusMessage::Consumed { .. } => Ok(()),
+        }
+    }
+
+    async fn on_vote(&mut self, peer: PeerIp, vote: Vote) -> Result<(), ConsensusError> {
+        if vote.height < self.height {
+            return self.remind(peer, vote.height, &vote.voter).await;
+        }
+        let own = vote.voter == self.own;
+        let Some(book) = self.book_of(vote.height) else {
+            return Ok(());
+        };
+        if book.settled_vote(&vote) || !(own || self.awaits_round(vote.height, vote.round)) {
+            return Ok(());
+        }
+        let Some((author, _)) = self.validators.get(&vote.voter) else {
+            return Ok(self.blame(peer, "a vote of a key that is not in genesis"));
+        };
+        if !vote.verify(&self.genesis_hash) {
+            return Ok(self.blame(peer, "a vote whose signature does not verify"));
+        }
+        let logged = vote.height == self.height && self.log.holds_own_vote(&vote);
+        if own && !logged && self.is_foreign(vote.height, "vote", vote.round).await? {
+            return Ok(());
+        }
+        let Some(book) = self.book_of_mut(vote.height) else {
+            return Ok(());
+        };
+        match book.add_vote(vote) {
+            Added::Known => return Ok(()),
+            Added::New => {}
+            Added::Equivocation { evidence, .. } => return self.record(*evidence).await,
+        }
+        self.pass_on(author, peer, &ConsensusMessage::Vote(vote));
+        if vote.height == self.height && self.running {
+            self.feed(Input::Logged(Entry::Vote(vote))).await?;
+            if let Some(block) = vote.block {
+                self.note_quorum(vote.round, block);
+            }
+        }
+        Ok(())
+    }
+
+    /// A quorum of votes releases a held body, and precommits may decide without the engine.
+    fn note_quorum(&mut self, round: Round, block: crate::types::BlockHash) {
+        if self.book.has_quorum_for(block) {
+            self.bodies
+                .certify(self.height, block, round, None, Instant::now());
+            self.decide_by_precommits(round, block);
+        }
+    }
+
+    async fn on_proposal(
+        &mut self,
+        peer: PeerIp,
+        proposal: Proposal,
+    ) -> Result<(), ConsensusError> {
+        let (height, round) = (proposal.height, proposal.round);
+        if height < self.height {
+            return self.remind(peer, height, &proposal.proposer).await;
+        }
+        let own = proposal.proposer == self.own;
+        let Some(book) = self.book_of(height) else {
+            return Ok(());
+        };
+        if book.settled_proposal(&proposal) || !(own || self.awaits_round(height, round)) {
+            return Ok(());
+        }
+        if self.validators.proposer(height, round).key != proposal.proposer {
+            return Ok(self.blame(peer, "a proposal of another than the round's proposer"));
+        }
+        if proposal.polka_round.is_some_and(|polka| polka >= round) {
+            return Ok(self.blame(peer, "a proposal whose polka is not of an earlier round"));
+        }
+        if !proposal.verify(&self.genesis_hash) {
+            return Ok(self.blame(peer, "a proposal whose signature does not verify"));
+        }
+        let logged = height == self.height && self.log.holds_own_proposal(&proposal);
+        if own && !logged && self.is_foreign(height, "proposal", round).await? {
+            return Ok(());
+        }
+        let Some(book) = self.book_of_mut(height) else {
+            return Ok(());
+        };
+        match book.add_proposal(proposal) {
+            Added::Known => return Ok(()),
+            Added::New => {}
+            Added::Equivocation { evidence, feed } => {
+                self.record(*evidence).await?;
+                if !feed {
+                    return Ok(());
+                }
+            }
+        }
+        let author = self.validators.get(&proposal.proposer);
+        let author = author.map_or(0, |(index, _)| index);
+        // A fresh body is pushed by its proposer; others are fetched.
+        let pusher = self.peers.ip(author);
+        let pusher = pusher.filter(|_| proposal.polka_round.is_none());
+        let now = Instant::now();
+        self.bodies
+            .name(height, proposal.block, round, Some(peer), pusher, now);
+        self.pass_on(author, peer, &ConsensusMessage::Proposal(proposal));
+        if height == self.height && self.running {
+            self.feed(Input::Logged(Entry::Proposal(proposal))).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_polka(
+        &mut self,
+        peer: PeerIp,
+        polka: PolkaCertificate,
+    ) -> Result<(), ConsensusError> {
+        let (validators, genesis) = (self.validators.clone(), self.genesis_hash);
+        let Some(book) = self.book_of_mut(polka.height) else {
+            return Ok(());
+        };
+        if book.settled_polka(&polka) {
+            return Ok(());
+        }
+        if let Err(error) = polka.verify(&validators, &genesis) {
+            return Ok(self.blame(peer, &format!("a polka certificate: {error}")));
+        }
+        book.add_polka(polka.clone());
+        let (height, round, block) = (polka.height, polka.round, polka.block);
+        self.bodies
+            .certify(height, block, round, Some(peer), Instant::now());
+        self.pass_on_certificate(peer, &ConsensusMessage::Polka(polka.clone()));
+        if height == self.height && self.running {
+            // What the polka releases goes first, so that the engine never meets the one without
+            // the other.
+            while self.feed_body().await? {}
+            self.feed(Input::Logged(Entry::Polka(polka))).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_round_certificate(
+        &mut self,
+        peer: PeerIp,
+        certificate: RoundCertificate,
+    ) -> Result<(), ConsensusError> {
+        let (validators, genesis) = (self.validators.clone(), self.genesis_hash);
+        let running = self.running && certificate.height == self.height;
+        let past = running && certificate.round < self.engine.round();
+        let Some(book) = self.book_of_mut(certificate.height) else {
+            return Ok(());
+        };
+        if past || book.settled_round_certificate(&certificate) {
+            return Ok(());
+        }
+        if let Err(error) = certificate.verify(&validators, &genesis) {
+            return Ok(self.blame(peer, &format!("a round certificate: {error}")));
+        }
+        book.add_round_certificate(certificate.clone());
+        self.pass_on_certificate(peer, &ConsensusMessage::Round(certificate.clone()));
+        if running {
+            self.feed(Input::Round(certificate)).await?;
+        }
+        Ok(())
+    }
+
+    fn on_commit(&mut self, peer: PeerIp, certificate: CommitCertificate) {
+        let awaited = certificate.height == self.height && self.decision.is_none();
+        let early = certificate.height == self.height.next() && self.next_book.commit().is_none();
+        // To a node without any state a certificate of whatever height tells that it lost it.
+        let telling = self.guard.first_ever() && certificate.height > Height::GENESIS;
+        if !(awaited || early || telling) {
+            return;
+        }
+        if let Err(error) = certificate.verify(&self.validators, &self.genesis_hash) {
+            return self.blame(peer, &format!("a commit certificate: {error}"));
+        }
+        self.guard.chain_has_blocks();
+        if awaited {
+            self.decide(certificate, false, Some(peer));
+        } else if early {
+            self.next_book.set_commit(certificate);
+        }
+    }
+
+    fn on_body(&mut self, peer: PeerIp, header: BodyHeader, event: BodyEvent) {
+        let now = Instant::now();
+        let key = (header.height, header.block);
+        let bytes = match event {
+            BodyEvent::Started { .. } | BodyEvent::Progress { .. } => {
+                return self.bodies.progress(key, peer, now);
+            }
+            BodyEvent::Failed => return self.bodies.failed(Some(key), peer, now),
+            BodyEvent::Complete { bytes } => bytes,
+        };
+        if self.book_of(header.height).is_none() {
+            return;
+        }
+        let proposer = self.validators.proposer(header.height, header.round);
+        let sender = self.peers.masternode(&peer);
+        let from_proposer = sender.is_some_and(|index| {
+            self.validators.validators()[index].key == proposer.key
+                && self.awaits_round(header.height, header.round)
+        });
+        match self.bodies.arrived(key, bytes, peer, from_proposer, now) {
+            Ok(waiting) => {
+                for waiting in waiting {
+                    self.on_get_body(waiting, header.height, header.block);
+                }
+            }
+            Err(refused) if refused.is_fault() => {
+                self.blame(peer, &refused.to_string());
+                self.bodies.failed(Some(key), peer, now);
+            }
+            Err(refused) => {
+                tracing::debug!(peer.ip = %peer, height = %header.height, reason = %refused, "body dropped");
+            }
+        }
+    }
+
+    /// Feeds the engine unless the height has its outcome already.
+    async fn feed(&mut self, input: Input) -> Result<(), ConsensusError> {
+        if self.decision.is_some() {
+            return Ok(());
+        }
+        self.step(input).await
+    }
+
+    fn book_of(&self, height: Height) -> Option<&Book> {
+        [&self.book, &self.next_book]
+            .into_iter()
+            .find(|book| book.height() == height)
+    }
+
+    fn book_of_mut(&mut self, height: Height) -> Option<&mut Book> {
+        [&mut self.book, &mut self.next_book]
+            .into_iter()
+            .find(|book| book.height() == height)
+    }
+
+    /// Whether messages of a round are taken: up to ten ahead of the current one.
+    fn awaits_round(&self, height: Height, round: Round) -> bool {
+        let current = match height == self.height && self.running {
+            true => self.engine.round(),
+            false => Round(0),
+        };
+        round.0 <= current.0.saturating_add(MAX_ROUNDS_AHEAD)
+    }
+
+    /// A message of this node's key that is not in its log. Where this node may not sign because it
+    /// lost what it knew, it is its own from before, and counts like any other; otherwise somebody
+    /// else signs with this key, and this node stops.
+    async fn is_foreign(
+        &mut self,
+        height: Height,
+        what: &str,
+        round: Round,
+    ) -> Result<bool, ConsensusError> {
+        if self.guard.refusal(height).is_some() {
+            return Ok(false);
+        }
+        let reason = format!(
+            "a {what} of this node's own key at height {height}, round {round}, is not in its log: \
+             the key is in use elsewhere, or this node has lost state"
+        );
+        self.stop_signing(reason).await?;
+        Ok(true)
+    }
+
+    /// Stores evidence of equivocation.
+    async fn record(&mut self, evidence: Evidence) -> Result<(), ConsensusError> {
+        let sentence = evidence.sentence(&self.validators);
+        tracing::error!(evidence = sentence, "equivocation");
+        self.ports.add_evidence(codec::encode(&evidence)).await?;
+        self.evidence += 1;
+        Ok(())
+    }
+
+    /// Counts a message that no honest peer sends.
+    fn blame(&mut self, peer: PeerIp, reason: &str) {
+        if self.peers.count_bad(&peer) {
+            tracing::warn!(peer.ip = %peer, reason, "the peer is no longer heard until it reconnects");
+        } else {
+            tracing::debug!(peer.ip = %peer, reason, "bad consensus message");
+        }
+    }
+
+    fn pass_on(&self, author: usize, from: PeerIp, message: &ConsensusMessage) {
+        let to = self.peers.forward_to(author, Some(&from));
+        self.send_all(&to, message);
+    }
+
+    fn pass_on_certificate(&self, from: PeerIp, message: &ConsensusMessage) {
+        if let Some(author) = self.peers.masternode(&from) {
+            self.pass_on(author, from, message);
+        }
+    }
+
+    /// Sends what is held of an author to a peer whose link to it has turned out to be missing.
+    fn pass_on_held(&self, author: usize, to: PeerIp) {
+        let key = self.validators.validators()[author].key;
+        for message in self.held_of(&key) {
+            self.send(to, message);
+        }
+    }
+
+    /// All proposals and votes of a key that are held, proposals first.
+    fn held_of<'a>(&'a self, key: &'a ConsensusKey) -> impl Iterator<Item = ConsensusMessage> + 'a {
+        [&self.book, &self.next_book].into_iter().flat_map(|book| {
+            let proposals = book.proposals().filter(|one| one.proposer == *key);
+            let votes = book.votes().filter(|one| one.voter == *key);
+            proposals
+                .copied()
+                .map(ConsensusMessage::Proposal)
+                .chain(votes.copied().map(ConsensusMessage::Vote))
+        })
+    }
+
+    /// What a fresh consensus stream begins with.
+    async fn greet(&mut self, peer: PeerIp, masternode: usize) -> Result<(), ConsensusError> {
+        self.load_last_commit().await?;
+        let mut messages: Vec<ConsensusMessage> = Vec::new();
+        messages.extend(self.last_commit.clone().map(ConsensusMessage::Commit));
+        let theirs = self.validators.validators()[masternode].key;
+        messages.extend(self.held_of(&theirs));
+        let round = self.engine.round();
+        let recent = round.0.saturating_sub(GREETING_ROUNDS);
+        let mut pushed = None;
+        if self.running {
+            let entered = self.engine.round_certificate();
+            let entered = entered.filter(|one| one.height == self.height);
+            messages.extend(entered.map(ConsensusMessage::Round));
+        }
+        messages.extend(self.book.newest_polka().map(ConsensusMessage::Polka));
+        for message in self.held_of(&self.own) {
+            match &message {
+                ConsensusMessage::Proposal(one) if one.round != round => continue,
+                ConsensusMessage::Proposal(one) => pushed = Some(*one),
+                ConsensusMessage::Vote(one) if one.round.0 < recent => continue,
+                _ => {}
+            }
+            messages.push(message);
+        }
+        for message in messages {
+            self.send(peer, message);
+        }
+        if let Some(proposal) = pushed {
+            self.push_body(&proposal, &[peer]);
+        }
+        Ok(())
+    }
+
+    /// Gives the tip's certificate to a peer that still signs for the tip's height.
+    async fn remind(
+        &mut self,
+        peer: PeerIp,
+        height: Height,
+        author: &ConsensusKey,
+    ) -> Result<(), ConsensusError> {
+        let now = Instant::now();
+        let sender = self.peers.masternode(&peer);
+        let is_author = self.validators.get(author).map(|(index, _)| index) == sender;
+        let last = self.reminded.get(&peer).unwrap_or(&self.committed_at);
+        if height != self.tip.height || !is_author || now < *last + REMIND_AFTER {
+            return Ok(());
+        }
+        self.reminded.insert(peer, now);
+        self.load_last_commit().await?;
+        if let Some(certificate) = self.last_commit.clone() {
+            self.send(peer, ConsensusMessage::Commit(certificate));
+        }
+        Ok(())
+    }
+
+    /// Makes the tip's certificate available after the tip was moved by sync or by a restart.
+    async fn load_last_commit(&mut self) -> Result<(), ConsensusError> {
+        let held = self.last_commit.as_ref().map(|held| held.height);
+        if held != Some(self.tip.height) && self.tip.height > Height::GENESIS {
+            self.last_commit = self.ports.certificate(self.tip.height).await?;
+        }
+        Ok(())
+    }
+}
