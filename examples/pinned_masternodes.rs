@@ -18,7 +18,6 @@ use tokio::time::{interval, timeout};
 
 use timed::node::Node;
 use timed::types::PeerIp;
-use timed::wire::Role;
 
 const ALPHA: &str = "127.0.0.1";
 const BETA: &str = "127.0.0.2";
@@ -73,9 +72,9 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn run(root: &Path) -> anyhow::Result<Outcome> {
-    let alpha = support::init(root, "alpha", ALPHA, Role::Masternode)?;
-    let beta = support::init(root, "beta", BETA, Role::Masternode)?;
-    let impostor = support::init(root, "impostor", BETA, Role::Full)?;
+    let alpha = support::init(root, "alpha", ALPHA, true)?;
+    let beta = support::init(root, "beta", BETA, true)?;
+    let impostor = support::init(root, "impostor", BETA, false)?;
     support::build_genesis(root, &[&alpha, &beta], &[&alpha, &beta, &impostor], vec![])?;
     let (alpha_ip, beta_ip): (PeerIp, PeerIp) = (ALPHA.parse()?, BETA.parse()?);
 

@@ -22,8 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use support::Purse;
 use timed::net::Direction;
 use timed::node::Node;
-use timed::types::{Address, Allocation, Amount, Height, PublicKey, TxId};
-use timed::wire::Role;
+use timed::types::{Address, Amount, Height, PublicKey, TxId};
 
 const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 const IPS: [&str; 3] = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
@@ -98,18 +97,16 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(root: &Path, options: &Options) -> anyhow::Result<Outcome> {
     let key = SigningKey::from_bytes(&[42; 32]);
-    let alpha = support::init(root, NAMES[0], IPS[0], Role::Masternode)?;
-    let beta = support::init(root, NAMES[1], IPS[1], Role::Masternode)?;
-    let gamma = support::init(root, NAMES[2], IPS[2], Role::Full)?;
-    let allocation = Allocation {
-        address: Address::of(&PublicKey::from(&key)),
-        amount: Amount::from_time(10).expect("ten is small"),
-    };
+    let alpha = support::init(root, NAMES[0], IPS[0], true)?;
+    let beta = support::init(root, NAMES[1], IPS[1], true)?;
+    let gamma = support::init(root, NAMES[2], IPS[2], false)?;
+    let purse_address = Address::of(&PublicKey::from(&key));
+    let ten = Amount::from_time(10).expect("ten is small");
     let genesis = support::build_genesis(
         root,
         &[&alpha, &beta],
         &[&alpha, &beta, &gamma],
-        vec![allocation; 400],
+        vec![(purse_address, ten); 400],
     )?;
     println!("genesis {}", genesis.hash());
     let nodes = vec![support::start(&alpha).await?, support::start(&beta).await?];

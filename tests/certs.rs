@@ -93,7 +93,12 @@ fn the_example_folder_makes_a_genesis() {
     }
     let output = tempfile::tempdir().unwrap();
     let file = output.path().join("genesis.toml");
-    build_genesis(&GenesisOptions::new(NETWORK, folder(), file.clone())).unwrap();
+    let options = GenesisOptions {
+        folder: folder(),
+        output: file.clone(),
+        ..GenesisOptions::of(NETWORK)
+    };
+    build_genesis(&options).unwrap();
     assert!(file.exists());
 }
 

@@ -10,16 +10,20 @@ use timed::node::setup::{self, GenesisOptions, InitOptions};
 use timed::node::{Node, NodeEnvironment, NodeFiles};
 use timed::types::transaction::TRANSACTION_VERSION;
 use timed::types::{
-    Address, Allocation, Amount, Genesis, GenesisHash, Network, OutPoint, PeerIp, PublicKey,
-    Signature, Transaction, TxInput, TxOutput, signing,
+    Address, Amount, Genesis, GenesisHash, OutPoint, PeerIp, PublicKey, Signature, Transaction,
+    TxInput, TxOutput, signing,
 };
-use timed::wire::Role;
 
 /// Makes a node's keys, certificate and configuration in `root/<name>`.
-pub fn init(root: &Path, name: &str, ip: &str, role: Role) -> anyhow::Result<PathBuf> {
+pub fn init(root: &Path, name: &str, ip: &str, masternode: bool) -> anyhow::Result<PathBuf> {
     let folder = root.join(name);
-    let ip = ip.parse::<PeerIp>()?;
-    let options = InitOptions::new(folder.clone(), name, Network::Dev, role, ip);
+    let options = InitOptions {
+        data_dir: folder.clone(),
+        name: name.into(),
+        ip: ip.parse::<PeerIp>()?,
+        masternode,
+        ..InitOptions::default()
+    };
     setup::init(&options).with_context(|| format!("making the node {name}"))?;
     Ok(folder)
 }
@@ -29,7 +33,7 @@ pub fn build_genesis(
     root: &Path,
     masternodes: &[&PathBuf],
     everyone: &[&PathBuf],
-    allocations: Vec<Allocation>,
+    allocations: Vec<(Address, Amount)>,
 ) -> anyhow::Result<Genesis> {
     let shared = root.join("certs");
     std::fs::create_dir_all(&shared)?;
@@ -37,9 +41,12 @@ pub fn build_genesis(
         copy_all(&folder.join("certs"), &shared)?;
     }
     let file = root.join("genesis.toml");
-    let mut options = GenesisOptions::new(Network::Dev, shared.clone(), file.clone());
-    options.allocations = allocations;
-    setup::build_genesis(&options)?;
+    setup::build_genesis(&GenesisOptions {
+        folder: shared.clone(),
+        output: file.clone(),
+        allocations,
+        ..GenesisOptions::default()
+    })?;
     for folder in everyone {
         copy_all(&shared, &folder.join("certs"))?;
         std::fs::copy(&file, folder.join("genesis.toml"))?;

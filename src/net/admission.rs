@@ -167,10 +167,7 @@ mod tests {
                 tickets.push(accept(admission.arrive(from, true, false)));
             }
             let from = ip(&format!("10.0.0.{host}"));
-            assert!(matches!(
-                admission.arrive(from, true, false),
-                Gate::Refuse
-            ));
+            assert!(matches!(admission.arrive(from, true, false), Gate::Refuse));
         }
         assert!(matches!(
             admission.arrive(ip("10.0.0.200"), true, false),

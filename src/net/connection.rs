@@ -25,9 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{
-    FrameReader, FrameWriter, NOT_ALLOWED, ReadFailure, UNKNOWN_KIND, read_kind,
-};
+use super::frames::{FrameReader, FrameWriter, NOT_ALLOWED, ReadFailure, UNKNOWN_KIND, read_kind};
 use super::keepalive::{self, KeepaliveSender, PONG_QUEUE};
 use super::manager::Ask;
 use super::peer::Peer;
@@ -127,7 +125,10 @@ impl Established {
         let mut tasks = JoinSet::new();
         let mut bulk = JoinSet::new();
         spawn_keepalive(&mut tasks, &shared, self.writer, self.reader, self.welcome);
-        tasks.spawn(announce_transactions(shared.clone(), self.predecessor.clone()));
+        tasks.spawn(announce_transactions(
+            shared.clone(),
+            self.predecessor.clone(),
+        ));
         tasks.spawn(write_queue(shared.clone(), StreamKind::Transactions));
         if shared.peer.facts().consensus {
             tasks.spawn(announce_consensus(shared.clone(), self.predecessor));
@@ -139,7 +140,13 @@ impl Established {
         }
         let end = shared.until_end(&mut tasks, &mut bulk).await;
         shared.close(&end, &mut bulk).await;
-        if shared.surroundings.mailbox.send(Ask::Ended(end)).await.is_err() {
+        if shared
+            .surroundings
+            .mailbox
+            .send(Ask::Ended(end))
+            .await
+            .is_err()
+        {
             // The manager is gone: the node is shutting down and nobody keeps records any more.
             return;
         }

@@ -85,10 +85,7 @@ pub fn bind_udp(
         socket.set_only_v6(false)?;
     }
     for (name, set) in [
-        (
-            "receive",
-            socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES),
-        ),
+        ("receive", socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)),
         ("send", socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)),
     ] {
         if let Err(error) = set {
@@ -226,9 +223,7 @@ impl ConnectionIdSource {
 }
 
 /// Unpredictable first destination ids (RFC 9000 section 7.2) from the injected source.
-fn initial_ids(
-    environment: &NetEnvironment,
-) -> Arc<dyn Fn() -> ConnectionId + Send + Sync> {
+fn initial_ids(environment: &NetEnvironment) -> Arc<dyn Fn() -> ConnectionId + Send + Sync> {
     let random = std::sync::Mutex::new(environment.entropy.rng("QUIC initial ids"));
     Arc::new(move || {
         let mut id = [0; 20];

@@ -58,7 +58,11 @@ pub fn start(
     let pins = PinPolicy::open(
         environment.pins.clone(),
         directory,
-        config.configured_peers.iter().map(|one| PeerIp::from(*one)).collect::<BTreeSet<_>>(),
+        config
+            .configured_peers
+            .iter()
+            .map(|one| PeerIp::from(*one))
+            .collect::<BTreeSet<_>>(),
         config.accept_unpinned,
         own,
     )?;
@@ -112,7 +116,9 @@ pub fn start(
 
 /// Whom to dial from the start: masternodes, configured peers, and those of an earlier run.
 fn known_peers(config: &NetConfig, directory: &MasternodeDirectory, now_ms: u64) -> KnownPeers {
-    let own_record = config.own_masternode.and_then(|index| directory.record(index));
+    let own_record = config
+        .own_masternode
+        .and_then(|index| directory.record(index));
     let own_ip = own_record.map(|record| record.ip).or(config.own_ip);
     let mut known = KnownPeers::new(own_ip, config.timing);
     let now = (Instant::now(), now_ms);
@@ -168,7 +174,9 @@ impl NetHandle {
         }
         let dropped = queue.push(header, block);
         peer.meter.dropped(dropped.unwrap_or(1));
-        dropped.map(|_| ()).ok_or(SendError::QueueFull { peer: to, kind })
+        dropped
+            .map(|_| ())
+            .ok_or(SendError::QueueFull { peer: to, kind })
     }
 
     /// Queues a message on a peer's transactions stream.
@@ -210,7 +218,10 @@ impl NetHandle {
     /// milliseconds), who, who dialed, why.
     pub fn refused(&self) -> Vec<(u64, PeerIp, Direction, CloseReason)> {
         let refused = self.view.borrow().refused.clone();
-        let hour_ago_ms = self.clock.now_ms().saturating_sub(super::manager::REFUSED_FOR_MS);
+        let hour_ago_ms = self
+            .clock
+            .now_ms()
+            .saturating_sub(super::manager::REFUSED_FOR_MS);
         (refused.iter().rev())
             .filter(|one| one.at_ms >= hour_ago_ms)
             .map(|one| (one.at_ms, one.ip, one.direction, one.reason.clone()))
@@ -230,10 +241,13 @@ impl NetHandle {
 
     fn peer(&self, ip: PeerIp) -> Result<Arc<Peer>, SendError> {
         let peers = self.view.borrow().peers.clone();
-        peers.get(&ip).cloned().ok_or_else(|| SendError::UnknownPeer {
-            peer: ip,
-            connected: peers.keys().copied().collect(),
-        })
+        peers
+            .get(&ip)
+            .cloned()
+            .ok_or_else(|| SendError::UnknownPeer {
+                peer: ip,
+                connected: peers.keys().copied().collect(),
+            })
     }
 
     fn push(
@@ -264,7 +278,10 @@ impl NetHandle {
             Pushed::Closed if peer.quic().close_reason().is_some() => {
                 let peers = self.view.borrow().peers.clone();
                 let connected = peers.keys().copied().filter(|one| *one != ip).collect();
-                Err(SendError::UnknownPeer { peer: ip, connected })
+                Err(SendError::UnknownPeer {
+                    peer: ip,
+                    connected,
+                })
             }
             Pushed::Closed => Err(SendError::NoStream { peer: ip, kind }),
         }

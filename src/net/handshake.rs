@@ -160,9 +160,8 @@ impl HandshakeContext {
         ip: PeerIp,
         direction: Direction,
     ) -> Result<Authenticated, Refusal> {
-        let node_id = tls::peer_node_id(quic).map_err(|error| {
-            refused(CloseReason::new(CloseCode::TlsRefused, error.to_string()))
-        })?;
+        let node_id = tls::peer_node_id(quic)
+            .map_err(|error| refused(CloseReason::new(CloseCode::TlsRefused, error.to_string())))?;
         let masternode = match self.check_pin(ip, node_id).await? {
             Admission::Masternode { index } => Some(index),
             Admission::Unpinned => None,

@@ -84,9 +84,7 @@ impl KeepaliveSender {
         let liveness = self.peer.liveness.lock().expect("no holder panics");
         let soon = now + timing.ping_interval_overdue();
         match (liveness.next_ping(timing, now), liveness.last_ping()) {
-            (Some(due), Some(last)) if reach_news => {
-                due.min(last + timing.ping_interval_overdue())
-            }
+            (Some(due), Some(last)) if reach_news => due.min(last + timing.ping_interval_overdue()),
             (due, _) => due.unwrap_or(soon),
         }
     }
@@ -182,11 +180,7 @@ fn note_pong(peer: &Peer, nonce: u64) {
     }
 }
 
-fn note_tip(
-    peer: &Peer,
-    (height, hash): (Height, BlockHash),
-    changes: &watch::Sender<u64>,
-) {
+fn note_tip(peer: &Peer, (height, hash): (Height, BlockHash), changes: &watch::Sender<u64>) {
     if peer.set_tip(height, hash) {
         changes.send_modify(|version| *version += 1);
     }

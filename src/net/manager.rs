@@ -302,14 +302,17 @@ impl Manager {
             );
             let reason = CloseReason::new(CloseCode::IpTaken, detail);
             let displaces = new.masternode.is_some() && held.masternode().is_none();
-            return if displaces { Ok(Some(reason)) } else { Err(reason) };
+            return if displaces {
+                Ok(Some(reason))
+            } else {
+                Err(reason)
+            };
         }
         let contender = super::direction::Contender {
             direction: new.direction,
             instance: new.hello.instance,
         };
-        let preferred =
-            preferred_direction((new.hello.observed, self.own), (new.ip, new.node_id));
+        let preferred = preferred_direction((new.hello.observed, self.own), (new.ip, new.node_id));
         let duplicate = || {
             let detail = "another connection of this pair stays";
             CloseReason::new(CloseCode::Duplicate, detail)
@@ -339,9 +342,13 @@ impl Manager {
         if let (Some(reason), Some(loser)) = (displaced_for, self.state.registry.remove(&new.ip)) {
             // Of two live connections the winner's dialer closes the loser once it has the
             // Welcome. Its acceptor cannot know when that is, and gives it time.
-            let ours_to_close = new.direction == Direction::Outbound
-                || reason.code != CloseCode::Duplicate;
-            let delay = if ours_to_close { Duration::ZERO } else { LOSER_LINGERS };
+            let ours_to_close =
+                new.direction == Direction::Outbound || reason.code != CloseCode::Duplicate;
+            let delay = if ours_to_close {
+                Duration::ZERO
+            } else {
+                LOSER_LINGERS
+            };
             loser.end_after(delay, reason);
         }
         self.end_older_instances(&peer);
@@ -430,7 +437,9 @@ impl Manager {
     }
 
     fn welcome_for(&self, new: &Authenticated) -> Option<Welcome> {
-        let record = new.masternode.and_then(|at| self.pins.directory().record(at));
+        let record = new
+            .masternode
+            .and_then(|at| self.pins.directory().record(at));
         (new.direction == Direction::Inbound).then(|| Welcome {
             version: new.version,
             pinned: record.is_some(),
@@ -501,7 +510,9 @@ impl Manager {
         }
         let refused = &mut self.state.refused;
         while refused.len() >= MAX_REFUSED
-            || refused.front().is_some_and(|one| one.at_ms + REFUSED_FOR_MS < at_ms)
+            || refused
+                .front()
+                .is_some_and(|one| one.at_ms + REFUSED_FOR_MS < at_ms)
         {
             refused.pop_front();
         }
@@ -573,7 +584,9 @@ impl Manager {
             tracing::debug!("some connections had undelivered events at the end");
         }
         self.state.registry.clear();
-        self.published.view.send_modify(|view| view.peers = Arc::default());
+        self.published
+            .view
+            .send_modify(|view| view.peers = Arc::default());
         self.published.changes.send_modify(|version| *version += 1);
         let CloseReason { code, detail } = shutting_down();
         let limit = SHUTDOWN_LIMIT;

@@ -139,12 +139,11 @@ impl SyncResponses {
         let response = decode_frame(StreamKind::Sync, payload)
             .map_err(|error| self.failed(ReadFailure::Frame(error)))?;
         match &response {
-            SyncResponse::Headers(headers) if headers.len() as u64 > MAX_SYNC_HEIGHTS => {
-                Err(self.failed(ReadFailure::Content {
+            SyncResponse::Headers(headers) if headers.len() as u64 > MAX_SYNC_HEIGHTS => Err(self
+                .failed(ReadFailure::Content {
                     kind: StreamKind::Sync,
                     detail: format!("{} headers in one frame", headers.len()),
-                }))
-            }
+                })),
             _ => Ok(response),
         }
     }

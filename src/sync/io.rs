@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::plan::PeerView;
-use crate::net::api::SyncResponses;
+use crate::net::SyncResponses;
 use crate::net::{NetHandle, SyncAnswer, SyncError};
 use crate::types::PeerIp;
 use crate::wire::{SyncRequest, SyncResponse};

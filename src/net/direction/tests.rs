@@ -133,10 +133,7 @@ fn a_newer_instance_wins_whatever_the_direction() {
                 direction,
                 instance: 2,
             };
-            assert_eq!(
-                settle(old, new, preferred),
-                Verdict::ReplaceOlderInstance
-            );
+            assert_eq!(settle(old, new, preferred), Verdict::ReplaceOlderInstance);
         }
     }
 }

@@ -110,7 +110,9 @@ impl KnownPeers {
         let record = self.record(ip);
         record.dialed = true;
         // A masternode's record comes first and knows the port best.
-        record.port = record.port.or(Some(address.port()).filter(|port| *port != 0));
+        record.port = record
+            .port
+            .or(Some(address.port()).filter(|port| *port != 0));
         record.name = record.name.take().or(name);
         let delay = match at_once {
             true => Duration::ZERO,
@@ -302,7 +304,12 @@ impl KnownPeers {
         let forgettable = |record: &KnownRecord| !record.dialed && record.link == Link::Idle;
         let mut idle: Vec<(u64, PeerIp)> = (self.records.values())
             .filter(|record| forgettable(record))
-            .map(|record| (record.last_end.as_ref().map_or(0, |end| end.at_ms), record.ip))
+            .map(|record| {
+                (
+                    record.last_end.as_ref().map_or(0, |end| end.at_ms),
+                    record.ip,
+                )
+            })
             .collect();
         if idle.len() > MAX_REMEMBERED {
             idle.sort_unstable();
@@ -341,7 +348,9 @@ impl KnownRecord {
         };
         match self.link {
             Link::Connected {
-                since_ms, direction, ..
+                since_ms,
+                direction,
+                ..
             } => format!(
                 "connected for {} s, {}",
                 now_ms.saturating_sub(since_ms) / 1000,
