@@ -89,6 +89,114 @@ impl Place {
     }
 }
 
+/// A running node; killed when it is dropped.
+struct Running(std::process::Child);
+
+impl Running {
+    /// Starts the node in `a` and waits for its banner.
+    fn start(place: &Place) -> Self {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_timed"))
+            .args(["run", "--data-dir", "a"])
+            .current_dir(place.root.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::fs::File::create(place.path("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut banner = String::new();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut stdout, &mut banner).unwrap();
+        let log = std::fs::read_to_string(place.path("log")).unwrap();
+        assert!(banner.contains("masternode alpha"), "{banner}{log}");
+        Self(child)
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.try_wait().unwrap().is_none() {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_masternode_alone_runs_pays_and_stops() {
+    let place = Place::new();
+    place.must("init --data-dir a --network dev --name alpha --ip 127.0.7.3");
+    let own = place
+        .must("wallet address --data-dir a --network dev")
+        .stdout;
+    let own = own.trim();
+    place.must(&format!(
+        "genesis build --certs a/certs --network dev --allocate {own}=50"
+    ));
+    place.must("genesis install --data-dir a --genesis genesis.toml --certs a/certs");
+    place.must("init --data-dir b --network dev --name beta --ip 127.0.7.4");
+    let other = place
+        .must("wallet address --data-dir b --network dev")
+        .stdout;
+    let other = other.trim();
+
+    let node = Running::start(&place);
+    place
+        .run("run --data-dir a")
+        .failed_with("is in use by another timed process");
+    let sent = place
+        .must(&format!("wallet send --data-dir a --json {other} 12.5"))
+        .json();
+    assert_eq!(sent["status"], "final");
+    let balance = place
+        .must(&format!("wallet balance --data-dir a --json {other}"))
+        .json();
+    assert_eq!(balance["balance"], "12.50000000");
+    place
+        .run(&format!("wallet send --data-dir a {other} 1000000"))
+        .failed_with("not enough: ");
+
+    let status = place.must("status --data-dir a --json").json();
+    assert!(status["chain"]["blocks"].as_u64() >= sent["height"].as_u64());
+    assert_eq!(status["consensus"]["evidence"], 0);
+    let text = place.must("status --data-dir a").stdout;
+    assert!(text.contains("quorum: power 1 of 1"), "{text}");
+    assert!(text.contains("signing   yes"), "{text}");
+    let peers = place.must("peers --data-dir a").stdout;
+    assert!(peers.starts_with("no peer is connected"), "{peers}");
+    let block = place
+        .must(&format!("rpc --data-dir a getblock {}", sent["height"]))
+        .stdout;
+    assert!(block.contains(sent["txid"].as_str().unwrap()), "{block}");
+    place
+        .run("rpc --data-dir a getblock 999999999")
+        .failed_with("no block at height 999999999");
+
+    let stopped = place.must("stop --data-dir a").stdout;
+    assert_eq!(stopped, "stopped\n");
+    assert_eq!(node.exit_code(), Some(0));
+
+    // Another genesis than the stored chain's is refused, and the chain left as it is: with its own
+    // it goes on where it stopped.
+    place.must("genesis build --certs a/certs --network dev --chain-id other --output other.toml");
+    std::fs::copy(place.path("other.toml"), place.path("a/genesis.toml")).unwrap();
+    place.run("run --data-dir a").failed_with("chain.redb");
+    std::fs::copy(place.path("genesis.toml"), place.path("a/genesis.toml")).unwrap();
+    let node = Running::start(&place);
+    let again = place.must("rpc --data-dir a --json getblockcount").json();
+    assert!(again.as_u64() >= sent["height"].as_u64());
+    place.must("stop --data-dir a");
+    assert_eq!(node.exit_code(), Some(0));
+
+    // A damaged database is refused and not replaced.
+    let database = place.path("a/chain.redb");
+    std::fs::write(&database, "not a database").unwrap();
+    place.run("run --data-dir a").failed_with("chain.redb");
+    assert!(std::fs::read(&database).unwrap() == b"not a database");
+}
+
 #[test]
 fn usage_errors_exit_with_2_and_help_with_0() {
     let place = Place::new();

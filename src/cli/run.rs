@@ -14,6 +14,9 @@ use super::{Environment, output};
 /// How long the runtime's threads may take to end after the node has stopped.
 const THREADS_LIMIT: Duration = Duration::from_secs(1);
 
+/// The consensus engine logs every vote at info; a filter that names it shows them again.
+const QUIET: &str = "arc_malachitebft_core_consensus=warn";
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Sign although consensus.state is missing or ahead; only for a network that lost all its state
@@ -50,9 +53,11 @@ fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<()> {
             format!("log in {}", files.dir.config().display()),
         ),
     };
-    let filter = EnvFilter::builder().parse(filter).with_context(|| {
-        format!("{source} = {filter:?} is not a log filter; write for example info")
-    })?;
+    let filter = EnvFilter::builder()
+        .parse(format!("{QUIET},{filter}"))
+        .with_context(|| {
+            format!("{source} = {filter:?} is not a log filter; write for example info")
+        })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
