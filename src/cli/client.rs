@@ -29,13 +29,18 @@ pub(super) struct Client {
 impl Client {
     /// The node of a data directory.
     pub(super) fn of(data_dir: &Path) -> anyhow::Result<Self> {
+        Self::answering_within(data_dir, ANSWER_LIMIT)
+    }
+
+    /// The node of a data directory, with another longest wait for an answer.
+    pub(super) fn answering_within(data_dir: &Path, limit: Duration) -> anyhow::Result<Self> {
         let dir = DataDir::new(data_dir);
         let address = load_config(&dir)?.rpc_addr();
         let agent = ureq::Agent::config_builder()
             .proxy(None)
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_LIMIT))
-            .timeout_global(Some(ANSWER_LIMIT))
+            .timeout_global(Some(limit))
             .build()
             .new_agent();
         Ok(Self {

@@ -14,6 +14,9 @@ use super::{Environment, output};
 /// How long the runtime's threads may take to end after the node has stopped.
 const THREADS_LIMIT: Duration = Duration::from_secs(1);
 
+/// The consensus engine logs every vote at info; a filter that names it shows them again.
+const QUIET: &str = "arc_malachitebft_core_consensus=warn";
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Sign although consensus.state is missing or ahead; only for a network that lost all its state
@@ -25,6 +28,9 @@ pub(super) struct Arguments {
     /// What to log, instead of the setting in timed.toml
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
+    /// Stop when the standard input closes: whoever started the node has ended
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
@@ -47,9 +53,11 @@ fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<()> {
             format!("log in {}", files.dir.config().display()),
         ),
     };
-    let filter = EnvFilter::builder().parse(filter).with_context(|| {
-        format!("{source} = {filter:?} is not a log filter; write for example info")
-    })?;
+    let filter = EnvFilter::builder()
+        .parse(format!("{QUIET},{filter}"))
+        .with_context(|| {
+            format!("{source} = {filter:?} is not a log filter; write for example info")
+        })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -79,6 +87,7 @@ async fn run_node(
         biased;
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        () = stdin_closed(arguments.until_stdin_closes) => Ok(()),
         ended = node.wait() => ended,
     };
     if let Err(reason) = &ended {
@@ -89,6 +98,23 @@ async fn run_node(
     stopped?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits until the standard input is closed; for ever when that is not asked for.
+async fn stdin_closed(asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let (closed, wait) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: one that blocks in a read would hold back the runtime's shutdown.
+    std::thread::spawn(move || {
+        if let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
+            tracing::debug!(reason = %error, "the standard input cannot be read");
+        }
+        drop(closed);
+    });
+    // Nothing is ever sent: the wait ends when the thread drops its side.
+    wait.await.unwrap_or_default();
 }
 
 /// What is said once the node runs.

@@ -9,7 +9,7 @@ use timed::ledger::Rules;
 use timed::node::files::{DataDir, load_genesis};
 use timed::node::keys;
 use timed::node::wallet::{Transfer, Wallet};
-use timed::types::{Address, Amount, OutPoint, TxId, TxOutput, codec};
+use timed::types::{Address, Amount, Network, OutPoint, TxId, TxOutput, codec};
 
 use super::client::Client;
 use super::{Environment, output};
@@ -17,9 +17,9 @@ use super::{Environment, output};
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
     /// Make a new key in wallet.key
-    New,
+    New(NetworkArgument),
     /// Show the wallet's address
-    Address,
+    Address(NetworkArgument),
     /// Show what an address holds
     Balance {
         /// The address [default: the wallet's]
@@ -40,10 +40,17 @@ pub(super) enum Command {
     },
 }
 
+#[derive(clap::Args)]
+pub(super) struct NetworkArgument {
+    /// The network that the address is for [default: that of genesis.toml]
+    #[arg(long)]
+    network: Option<Network>,
+}
+
 pub(super) fn run(environment: &Environment, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::New => new(environment),
-        Command::Address => address(environment),
+        Command::New(argument) => new(environment, &argument),
+        Command::Address(argument) => address(environment, &argument),
         Command::Balance { address } => balance(environment, address),
         Command::Send {
             to,
@@ -54,7 +61,7 @@ pub(super) fn run(environment: &Environment, command: Command) -> anyhow::Result
     }
 }
 
-fn new(environment: &Environment) -> anyhow::Result<()> {
+fn new(environment: &Environment, argument: &NetworkArgument) -> anyhow::Result<()> {
     let dir = DataDir::new(&environment.data_dir);
     let path = dir.wallet_key();
     if path.symlink_metadata().is_ok() {
@@ -65,11 +72,15 @@ fn new(environment: &Environment) -> anyhow::Result<()> {
     }
     let secret = keys::new_secret().context("the operating system gives no random bytes")?;
     keys::write_key(&path, &SigningKey::from_bytes(&secret))?;
-    address(environment)
+    address(environment, argument)
 }
 
-fn address(environment: &Environment) -> anyhow::Result<()> {
-    let text = own_address(&DataDir::new(&environment.data_dir))?;
+fn address(environment: &Environment, argument: &NetworkArgument) -> anyhow::Result<()> {
+    let dir = DataDir::new(&environment.data_dir);
+    let text = match argument.network {
+        Some(network) => open(&dir)?.address().to_text(network),
+        None => own_address(&dir)?,
+    };
     if environment.json {
         return output::json(&json!({ "address": text }));
     }
@@ -154,7 +165,8 @@ fn open(dir: &DataDir) -> anyhow::Result<Wallet> {
 
 fn own_address(dir: &DataDir) -> anyhow::Result<String> {
     let wallet = open(dir)?;
-    let genesis = load_genesis(dir).context("addresses depend on the network")?;
+    let genesis =
+        load_genesis(dir).context("an address belongs to a network: name it with --network")?;
     Ok(wallet.address().to_text(genesis.network))
 }
 

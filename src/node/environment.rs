@@ -2,12 +2,12 @@
 //! a simulation brings its own.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use super::{NodeError, NodeFiles};
 use crate::env::{DurableFile, Entropy, FileOnDisk, Offload, SystemClock, WallClock};
-use crate::net::NetTiming;
+use crate::net::{NetTiming, bind_udp};
 use crate::rpc::RpcEnvironment;
 use crate::store::{Backend, StoreThreads};
 
@@ -45,8 +45,7 @@ impl NodeEnvironment {
     pub fn real(files: &NodeFiles) -> Result<Self, NodeError> {
         let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
         let listen = files.config.listen_addr();
-        let socket = UdpSocket::bind(listen)
-            .and_then(|socket| runtime.wrap_udp_socket(socket))
+        let socket = bind_udp(listen, &*runtime)
             .map_err(|error| explain("UDP", listen, "listen_ip", "listen_port", error))?;
         let rpc_addr = files.config.rpc_addr();
         let listener = bind_rpc(rpc_addr)

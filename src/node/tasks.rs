@@ -79,8 +79,11 @@ impl Tasks {
                     Err(NodeError::StopTimeout { task: task.name })
                 }
             };
-            if let Err(error) = &result {
-                tracing::warn!(task = task.name, reason = %error, "not stopped cleanly");
+            match &result {
+                Ok(()) => tracing::debug!(task = task.name, "stopped"),
+                Err(error) => {
+                    tracing::warn!(task = task.name, reason = %error, "not stopped cleanly");
+                }
             }
             first_failure = first_failure.and(result);
         }
