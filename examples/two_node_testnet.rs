@@ -7,6 +7,8 @@
 //! are submitted to them in turn. At height 20 an unpinned full node on 127.0.0.3 starts from an
 //! empty folder, catches up and follows. Exits with 1 when anything is not as it must be.
 
+#[path = "support/purse.rs"]
+mod purse;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +21,7 @@ use ed25519_dalek::SigningKey;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use support::Purse;
+use purse::Purse;
 use timed::net::Direction;
 use timed::node::Node;
 use timed::types::{Address, Amount, Height, PublicKey, TxId};
