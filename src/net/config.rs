@@ -95,3 +95,18 @@ pub struct NetEnvironment {
     /// `pins.toml`: highest serials and first-use pins.
     pub pins: Arc<dyn DurableFile>,
 }
+
+#[cfg(test)]
+impl NetEnvironment {
+    /// The machine's own network at this address, and nothing kept: for tests of other modules.
+    pub(crate) fn for_test(address: SocketAddr) -> std::io::Result<Self> {
+        let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
+        Ok(Self {
+            socket: super::bind_udp(address, &*runtime)?,
+            runtime,
+            clock: Arc::new(crate::env::SystemClock),
+            entropy: Entropy::from_os()?,
+            pins: Arc::new(crate::env::FileInMemory::default()),
+        })
+    }
+}

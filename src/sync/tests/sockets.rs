@@ -1,19 +1,17 @@
 //! A sync over real connections: two nodes on loopback, from handshake to the same tip.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Runtime, TokioRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::Chain;
 use crate::chain::testing::TestNet;
-use crate::env::{Entropy, FileInMemory, Offload, SystemClock};
+use crate::env::Offload;
 use crate::net::{
-    Identity, Inbound, NetConfig, NetEnvironment, NetHandle, NetTiming, TransactionsEvent, bind_udp,
+    Identity, Inbound, NetConfig, NetEnvironment, NetHandle, NetTiming, TransactionsEvent,
 };
 use crate::sync::{self, SyncParts, SyncStatus};
 use crate::types::{Height, MasternodeDirectory};
@@ -32,15 +30,7 @@ struct FullNode {
 impl FullNode {
     fn start(test: &TestNet, chain: Chain, own: SocketAddr, peers: Vec<SocketAddr>) -> Self {
         let ip = own.ip().into();
-        let last = own.to_string();
-        let runtime = Arc::new(TokioRuntime);
-        let environment = NetEnvironment {
-            socket: bind_udp(own, &*runtime as &dyn Runtime).unwrap(),
-            runtime,
-            clock: Arc::new(SystemClock),
-            entropy: Entropy::from_os().unwrap(),
-            pins: Arc::new(FileInMemory::default()),
-        };
+        let environment = NetEnvironment::for_test(own).unwrap();
         let config = NetConfig {
             network: test.genesis.network,
             genesis: test.genesis_hash,
@@ -55,7 +45,7 @@ impl FullNode {
             agent: "timed/test".into(),
             timing: NetTiming::RECOMMENDED,
         };
-        let secret = *blake3::hash(last.as_bytes()).as_bytes();
+        let secret = *blake3::hash(own.to_string().as_bytes()).as_bytes();
         let identity = Identity::create(&secret, ip, "node", 1_795_000_000_000).unwrap();
         let directory = MasternodeDirectory::new(&test.genesis, []).unwrap();
         let (transactions, transactions_out) = mpsc::channel(16);
