@@ -117,11 +117,9 @@ mod tests {
 
     use super::*;
 
-    fn until(cancel: CancellationToken) -> impl Future<Output = Result<(), String>> + Send {
-        async move {
-            cancel.cancelled().await;
-            Ok(())
-        }
+    async fn until(cancel: CancellationToken) -> Result<(), String> {
+        cancel.cancelled().await;
+        Ok(())
     }
 
     #[tokio::test(start_paused = true)]
