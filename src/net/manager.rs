@@ -197,7 +197,8 @@ impl Manager {
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Pin { ip, node_id, reply } => {
-                // A handshake that timed out meanwhile has no use for the answer.
+                // The first contact of a configured address writes a small file here, once ever. A
+                // handshake that timed out meanwhile has no use for the answer.
                 reply.send(self.pins.check(ip, node_id)).ok();
             }
             Ask::Ended(end) => self.ended(end),
@@ -310,7 +311,8 @@ impl Manager {
         self.refused(ip, Direction::Outbound, reason, by_us);
     }
 
-    /// Notes and logs a refusal or failure. One that only repeats what is known is no news.
+    /// Notes and logs a refusal or failure. One that only repeats another is shown once, with the
+    /// newest time, and is no news for the log.
     fn refused(&mut self, ip: PeerIp, direction: Direction, reason: CloseReason, by_us: bool) {
         if reason.code == CloseCode::Duplicate && self.state.registry.contains_key(&ip) {
             // The tie-break at work: the pair is connected.
@@ -318,18 +320,20 @@ impl Manager {
             return;
         }
         let at_ms = self.clock.now_ms();
-        let news = self.state.known.refused(ip, direction, &reason, at_ms);
-        if news {
-            tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
-        } else {
-            tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
-        }
+        self.state.known.refused(ip, direction, &reason, at_ms);
         let refused = &mut self.state.refused;
-        while refused.len() >= MAX_REFUSED
-            || refused
-                .front()
-                .is_some_and(|one| one.at_ms + REFUSED_FOR_MS < at_ms)
-        {
+        refused.retain(|one| one.at_ms + REFUSED_FOR_MS >= at_ms);
+        let same = |one: &Refused| (one.ip, one.direction, &one.reason) == (ip, direction, &reason);
+        match refused.iter().position(same) {
+            Some(before) => {
+                refused.remove(before);
+                tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
+            }
+            None => {
+                tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
+            }
+        }
+        if refused.len() >= MAX_REFUSED {
             refused.pop_front();
         }
         refused.push_back(Refused {

@@ -237,25 +237,16 @@ impl KnownPeers {
         self.schedule(end.ip, delay, now);
     }
 
-    /// A handshake was refused or failed. Returns whether that is news: a dial that fails again
-    /// for the same reason is not.
-    pub fn refused(
-        &mut self,
-        ip: PeerIp,
-        direction: Direction,
-        reason: &CloseReason,
-        at_ms: u64,
-    ) -> bool {
-        let Some(record) = self.records.get_mut(&ip).map(Arc::make_mut) else {
-            return true;
-        };
-        let before = record.last_end.replace(End {
-            at_ms,
-            direction,
-            reason: reason.clone(),
-            lasted: None,
-        });
-        before.is_none_or(|end| end.direction != direction || end.reason != *reason)
+    /// A handshake was refused or failed. Kept for peers that have a record.
+    pub fn refused(&mut self, ip: PeerIp, direction: Direction, reason: &CloseReason, at_ms: u64) {
+        if let Some(record) = self.records.get_mut(&ip) {
+            Arc::make_mut(record).last_end = Some(End {
+                at_ms,
+                direction,
+                reason: reason.clone(),
+                lasted: None,
+            });
+        }
     }
 
     fn record(&mut self, ip: PeerIp) -> &mut KnownRecord {

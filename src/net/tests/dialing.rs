@@ -47,7 +47,7 @@ async fn the_lower_address_dials_after_the_grace_period_when_it_is_not_dialed() 
 }
 
 /// The old network's "both dial" made duplicates that overwrote each other.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_dials_at_once_leave_exactly_one_connection_on_both_sides_100_times() {
     let mut plan = Plan::new(2, 0);
     plan.timing.dial_grace = Duration::ZERO;
