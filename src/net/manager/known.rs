@@ -77,6 +77,8 @@ pub enum Link {
 /// All records and the schedule of dials.
 pub struct KnownPeers {
     own_ip: Option<PeerIp>,
+    /// Whether peers know this node from a record, and so may be waited for.
+    recorded: bool,
     timing: NetTiming,
     records: BTreeMap<PeerIp, Arc<KnownRecord>>,
     due: BTreeSet<(Instant, PeerIp)>,
@@ -84,10 +86,12 @@ pub struct KnownPeers {
 }
 
 impl KnownPeers {
-    /// Nobody yet.
-    pub fn new(own_ip: Option<PeerIp>, timing: NetTiming) -> Self {
+    /// Nobody yet. `recorded`: this node is a masternode, whom others dial. Nobody needs to know a
+    /// full node, so it never waits to be dialed.
+    pub fn new(own_ip: Option<PeerIp>, recorded: bool, timing: NetTiming) -> Self {
         Self {
             own_ip,
+            recorded,
             timing,
             records: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -116,7 +120,7 @@ impl KnownPeers {
         record.name = record.name.take().or(name);
         let delay = match at_once {
             true => Duration::ZERO,
-            false => first_dial_delay(self.own_ip, ip, self.timing.dial_grace),
+            false => first_dial_delay(self.own_seen_by(ip), ip, self.timing.dial_grace),
         };
         let sooner = (self.due_at.get(&ip)).is_none_or(|due| now.0 + delay < *due);
         if sooner {
@@ -216,7 +220,7 @@ impl KnownPeers {
 
     /// The registered connection has ended: the next dial is scheduled.
     pub fn disconnected(&mut self, end: &ConnectionEnd, now: (Instant, u64), jitter: u32) {
-        let (own, timing) = (self.own_ip, self.timing);
+        let (own, timing) = (self.own_seen_by(end.ip), self.timing);
         let record = self.record(end.ip);
         let duplicate = end.reason.code == CloseCode::Duplicate;
         record.lost |= !duplicate;
@@ -232,7 +236,6 @@ impl KnownPeers {
         if !record.dialed {
             return;
         }
-        let own = own.or(record.observed);
         let delay = record.backoff.fail(jitter) + first_dial_delay(own, end.ip, timing.dial_grace);
         self.schedule(end.ip, delay, now);
     }
@@ -247,6 +250,13 @@ impl KnownPeers {
                 lasted: None,
             });
         }
+    }
+
+    /// This node's address in the eyes of a peer that may dial it; `None` when it is not known or
+    /// the peer has no reason to dial.
+    fn own_seen_by(&self, peer: PeerIp) -> Option<PeerIp> {
+        let observed = self.records.get(&peer).and_then(|record| record.observed);
+        self.own_ip.or(observed).filter(|_| self.recorded)
     }
 
     fn record(&mut self, ip: PeerIp) -> &mut KnownRecord {
@@ -273,13 +283,11 @@ impl KnownPeers {
         let at = now.0 + delay;
         self.due.insert((at, ip));
         self.due_at.insert(ip, at);
-        let own = self.own_ip;
+        let own = self.own_seen_by(ip);
         let record = self.record(ip);
         record.link = Link::Waiting {
             next_dial_ms: now.1 + delay.as_millis() as u64,
-            grace: record.backoff.failures() == 0
-                && !delay.is_zero()
-                && !dials_at_once(own.or(record.observed), ip),
+            grace: record.backoff.failures() == 0 && !delay.is_zero() && !dials_at_once(own, ip),
         };
     }
 
