@@ -292,4 +292,6 @@ impl rustls::sign::Signer for NodeKey {
 }
 
 #[cfg(test)]
+mod example;
+#[cfg(test)]
 mod tests;
