@@ -35,7 +35,7 @@ const FIRST_WORD_LIMIT: Duration = Duration::from_secs(1);
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What every handshake of this node needs.
-pub struct HandshakeContext {
+pub(super) struct HandshakeContext {
     /// The chain's network.
     pub network: Network,
     /// The chain.
@@ -60,7 +60,7 @@ pub struct HandshakeContext {
 
 /// A connection whose peer is known and agrees. On the accepting side the Welcome is still to be
 /// sent; on the dialing side it has come.
-pub struct Authenticated {
+pub(super) struct Authenticated {
     /// The peer.
     pub ip: PeerIp,
     /// Its pin.
@@ -89,7 +89,7 @@ pub struct Authenticated {
 
 /// Why a handshake did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The reason.
     pub reason: CloseReason,
     /// Whether this node refused.
@@ -97,7 +97,7 @@ pub struct Refusal {
 }
 
 /// The end of one handshake.
-pub struct Outcome {
+pub(super) struct Outcome {
     /// With whom.
     pub ip: PeerIp,
     /// Who dialed.
@@ -108,7 +108,7 @@ pub struct Outcome {
 
 impl HandshakeContext {
     /// Runs one handshake; an accepted one holds its ticket meanwhile.
-    pub async fn run(
+    pub(super) async fn run(
         self: Arc<Self>,
         connecting: Connecting,
         ip: PeerIp,
@@ -288,7 +288,7 @@ impl HandshakeContext {
 }
 
 /// What peers are told while this node stops.
-pub fn shutting_down() -> CloseReason {
+pub(super) fn shutting_down() -> CloseReason {
     CloseReason::new(CloseCode::ShuttingDown, "the node is shutting down")
 }
 
