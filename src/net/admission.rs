@@ -14,15 +14,15 @@ use crate::types::PeerIp;
 
 /// The most inbound handshakes in progress, recorded masternode addresses not counted once they
 /// are validated.
-pub const MAX_HALF_OPEN: usize = 256;
+pub(super) const MAX_HALF_OPEN: usize = 256;
 /// The most inbound handshakes in progress from one validated address.
-pub const MAX_PER_IP: usize = 4;
+pub(super) const MAX_PER_IP: usize = 4;
 /// The most inbound handshakes in progress from one validated /24 (IPv4) or /64 (IPv6).
-pub const MAX_PER_PREFIX: usize = 32;
+pub(super) const MAX_PER_PREFIX: usize = 32;
 
 /// The budgets. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
-pub struct Admission(Arc<Mutex<Counts>>);
+pub(super) struct Admission(Arc<Mutex<Counts>>);
 
 #[derive(Default)]
 struct Counts {
@@ -32,7 +32,7 @@ struct Counts {
 }
 
 /// What to do with an arrival.
-pub enum Gate {
+pub(super) enum Gate {
     /// Handshake; the ticket is held until it is over.
     Accept(Ticket),
     /// Prove the address first.
@@ -42,7 +42,7 @@ pub enum Gate {
 }
 
 /// A handshake in progress; dropping it gives the budget back.
-pub struct Ticket {
+pub(super) struct Ticket {
     admission: Admission,
     charged: Charge,
 }
@@ -56,7 +56,7 @@ enum Charge {
 
 impl Admission {
     /// Decides on an arrival; `recorded` says whether a masternode record names the address.
-    pub fn arrive(&self, ip: PeerIp, validated: bool, recorded: bool) -> Gate {
+    pub(super) fn arrive(&self, ip: PeerIp, validated: bool, recorded: bool) -> Gate {
         let mut counts = self.0.lock().expect("no holder panics");
         if !validated {
             if counts.total >= MAX_HALF_OPEN / 2 {

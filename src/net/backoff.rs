@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Counts the failures of one peer and draws delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
+pub(super) struct Backoff {
     start: Duration,
     limit: Duration,
     failures: u32,
@@ -12,7 +12,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// No failure yet. The first delay is at most `start`; no delay is longer than `limit`.
-    pub fn new(start: Duration, limit: Duration) -> Self {
+    pub(super) fn new(start: Duration, limit: Duration) -> Self {
         Self {
             start,
             limit,
@@ -21,21 +21,21 @@ impl Backoff {
     }
 
     /// Failed attempts since the last [`Backoff::reset`].
-    pub fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Counts a failure and gives the delay before the next attempt: uniform between zero and the
     /// ceiling, `jitter` (random) choosing the place. Full jitter spreads the dials of many nodes
     /// that lost the same peer at the same moment.
-    pub fn fail(&mut self, jitter: u32) -> Duration {
+    pub(super) fn fail(&mut self, jitter: u32) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(f64::from(jitter) / f64::from(u32::MAX))
     }
 
     /// Forgets the failures: a connection has held.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 

@@ -19,22 +19,22 @@ use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::{BodyHeader, StreamKind, decode_frame, encode_frame};
 
 /// The most bodies that wait to be sent to one peer.
-pub const MAX_WAITING: usize = 3;
+pub(super) const MAX_WAITING: usize = 3;
 /// The most bodies of one peer that are read at a time.
-pub const MAX_HELD: usize = 2;
+pub(super) const MAX_HELD: usize = 2;
 /// A progress event is sent at most so often.
 const PROGRESS_EVERY_BYTES: usize = 64 * 1024;
 
 /// The bodies that wait for one peer.
 #[derive(Default)]
-pub struct BodyQueue {
+pub(super) struct BodyQueue {
     waiting: Mutex<VecDeque<(BodyHeader, Arc<Vec<u8>>)>>,
     filled: Notify,
 }
 
 impl BodyQueue {
     /// Adds a body; gives how many were dropped for it, or `None` when it was itself the oldest.
-    pub fn push(&self, header: BodyHeader, block: Arc<Vec<u8>>) -> Option<usize> {
+    pub(super) fn push(&self, header: BodyHeader, block: Arc<Vec<u8>>) -> Option<usize> {
         let mut waiting = self.waiting.lock().expect("no holder panics");
         let mut dropped = 0;
         if waiting.len() >= MAX_WAITING {
@@ -64,7 +64,7 @@ impl BodyQueue {
 }
 
 /// Sends the peer's bodies one after another, until the connection ends.
-pub async fn send_bodies(peer: Arc<Peer>, stop: CancellationToken) {
+pub(super) async fn send_bodies(peer: Arc<Peer>, stop: CancellationToken) {
     let Some(queue) = &peer.bodies else { return };
     loop {
         let Some((header, block)) = stop.run_until_cancelled(queue.take()).await else {
@@ -121,7 +121,7 @@ async fn send_body(
 }
 
 /// Writes bytes of a bulk stream as credit allows.
-pub async fn write_bulk(
+pub(super) async fn write_bulk(
     writer: &mut FrameWriter,
     account: &BulkStream,
     mut bytes: &[u8],
@@ -136,13 +136,13 @@ pub async fn write_bulk(
 }
 
 /// The longest block that fits a body's frame, in bytes.
-pub fn fits(block: &[u8]) -> bool {
+pub(super) fn fits(block: &[u8]) -> bool {
     (1..=StreamKind::Proposal.max_frame_bytes()).contains(&block.len())
 }
 
 /// Reads one proposal stream and delivers its body. A violation is returned; the caller ends the
 /// connection with it.
-pub async fn receive_body(
+pub(super) async fn receive_body(
     peer: &Peer,
     mut reader: FrameReader,
     events: &mpsc::Sender<ConsensusEvent>,

@@ -12,15 +12,15 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 /// The most bytes of one write.
-pub const CHUNK_BYTES: u64 = 64 * 1024;
+pub(super) const CHUNK_BYTES: u64 = 64 * 1024;
 /// The least bytes of one write, unless less is left: smaller ones waste the link.
 const MIN_CHUNK_BYTES: u64 = 16 * 1024;
 /// A receiver confirms at least whenever so many bytes more have been consumed.
-pub const CONFIRM_EVERY_BYTES: u64 = 32 * 1024;
+pub(super) const CONFIRM_EVERY_BYTES: u64 = 32 * 1024;
 
 /// What a bulk stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BulkClass {
+pub(super) enum BulkClass {
     /// A block body for consensus.
     Proposal,
     /// An answer of sync.
@@ -29,7 +29,7 @@ pub enum BulkClass {
 
 /// How much may be outstanding.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
+pub(super) struct Bound {
     /// Bytes for all streams together.
     limit: u64,
     /// Of these, what sync leaves to proposals, so that a slow sync reader cannot hold up consensus.
@@ -38,7 +38,7 @@ pub struct Bound {
 
 impl Bound {
     /// 128 KiB: the best fixed value on the reference link.
-    pub const FIXED: Bound = Bound {
+    pub(super) const FIXED: Bound = Bound {
         limit: 128 * 1024,
         proposal_reserve: 32 * 1024,
     };
@@ -56,7 +56,7 @@ impl Bound {
 /// A confirmation that cannot be true.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{confirmed} bytes of bulk stream {stream} confirmed, but only {written} were written")]
-pub struct OverConfirmed {
+pub(super) struct OverConfirmed {
     /// The QUIC stream id.
     pub stream: u64,
     /// What the peer claims to have consumed.
@@ -66,7 +66,7 @@ pub struct OverConfirmed {
 }
 
 /// The bulk of one connection.
-pub struct Bulk {
+pub(super) struct Bulk {
     state: Mutex<State>,
     /// Wakes all waiting streams when something was confirmed or released.
     changed: Notify,
@@ -88,7 +88,7 @@ struct Stream {
 
 impl Bulk {
     /// Nothing outstanding.
-    pub fn new(bound: Bound) -> Arc<Self> {
+    pub(super) fn new(bound: Bound) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 bound,
@@ -101,7 +101,7 @@ impl Bulk {
     }
 
     /// Accounts for a stream of this node's from now on.
-    pub fn open(self: &Arc<Self>, id: u64, class: BulkClass) -> BulkStream {
+    pub(super) fn open(self: &Arc<Self>, id: u64, class: BulkClass) -> BulkStream {
         let mut state = self.state.lock().expect("no holder panics");
         state.streams.insert(id, Stream::default());
         if class == BulkClass::Proposal {
@@ -116,7 +116,7 @@ impl Bulk {
 
     /// The peer has consumed so much of a proposal stream. A stream that is over is passed by: it
     /// was reset while the confirmation was on its way.
-    pub fn confirm(&self, stream: u64, bytes: u64) -> Result<(), OverConfirmed> {
+    pub(super) fn confirm(&self, stream: u64, bytes: u64) -> Result<(), OverConfirmed> {
         let mut state = self.state.lock().expect("no holder panics");
         let over = stream < state.opened_below && !state.streams.contains_key(&stream);
         if !over {
@@ -127,7 +127,7 @@ impl Bulk {
     }
 
     /// Bytes written and not yet confirmed.
-    pub fn unconfirmed(&self) -> u64 {
+    pub(super) fn unconfirmed(&self) -> u64 {
         self.state.lock().expect("no holder panics").unconfirmed
     }
 }
@@ -153,7 +153,7 @@ impl State {
 }
 
 /// One bulk stream's account; dropping it gives back what was not confirmed.
-pub struct BulkStream {
+pub(super) struct BulkStream {
     bulk: Arc<Bulk>,
     id: u64,
     class: BulkClass,
@@ -162,7 +162,7 @@ pub struct BulkStream {
 impl BulkStream {
     /// Waits until some of `wanted` bytes may be written, counts them as written, and says how
     /// many: at most [`CHUNK_BYTES`].
-    pub async fn acquire(&self, wanted: usize) -> usize {
+    pub(super) async fn acquire(&self, wanted: usize) -> usize {
         let wanted = (wanted as u64).min(CHUNK_BYTES);
         loop {
             // Registered before the check, so that a confirmation in between is not missed.
@@ -184,7 +184,7 @@ impl BulkStream {
     }
 
     /// The peer has consumed so much of this stream.
-    pub fn confirm(&self, bytes: u64) -> Result<(), OverConfirmed> {
+    pub(super) fn confirm(&self, bytes: u64) -> Result<(), OverConfirmed> {
         let mut state = self.bulk.state.lock().expect("no holder panics");
         state.confirm(self.id, bytes)?;
         self.bulk.changed.notify_waiters();
@@ -192,7 +192,7 @@ impl BulkStream {
     }
 
     /// Waits until everything written is confirmed.
-    pub async fn all_confirmed(&self) {
+    pub(super) async fn all_confirmed(&self) {
         loop {
             let changed = self.bulk.changed.notified();
             {

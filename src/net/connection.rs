@@ -44,7 +44,7 @@ const BULK_RESET_LIMIT: Duration = Duration::from_millis(200);
 const CLOSE_AFTER_STREAM_LIMIT: Duration = Duration::from_secs(1);
 
 /// What all connections share.
-pub struct Surroundings {
+pub(super) struct Surroundings {
     /// Where messages go.
     pub inbound: Inbound,
     /// This node's tip.
@@ -63,7 +63,7 @@ pub struct Surroundings {
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionEnd {
+pub(super) struct ConnectionEnd {
     /// Whose.
     pub ip: PeerIp,
     /// Which one.
@@ -79,7 +79,7 @@ pub struct ConnectionEnd {
 }
 
 /// An established connection that is about to run.
-pub struct Established {
+pub(super) struct Established {
     /// The connection.
     pub peer: Arc<Peer>,
     /// The acceptor's Welcome, still to be sent.
@@ -112,7 +112,7 @@ struct Shared {
 
 impl Established {
     /// Runs the connection to its end.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let _gone = self.gone.drop_guard();
         let shared = Arc::new(Shared {
             peer: self.peer,
@@ -359,7 +359,7 @@ fn note_undelivered(told: bool, whom: &str, peer: PeerIp) {
 }
 
 /// Closes with a reason that the peer can show.
-pub fn close(quic: &quinn::Connection, reason: &CloseReason) {
+pub(super) fn close(quic: &quinn::Connection, reason: &CloseReason) {
     let code = VarInt::from_u32(reason.code as u32);
     quic.close(code, reason.detail.as_bytes());
 }

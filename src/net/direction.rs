@@ -13,12 +13,12 @@ use crate::types::{NodeId, PeerIp};
 /// Whether this node dials the peer at once; the other side waits a grace period first. A node
 /// that does not know its own address is never passive: it would wait for ever on a peer that
 /// cannot reach it.
-pub fn dials_at_once(own: Option<PeerIp>, peer: PeerIp) -> bool {
+pub(super) fn dials_at_once(own: Option<PeerIp>, peer: PeerIp) -> bool {
     own.is_none_or(|own| own > peer)
 }
 
 /// How long this node waits before its first dial.
-pub fn first_dial_delay(own: Option<PeerIp>, peer: PeerIp, grace: Duration) -> Duration {
+pub(super) fn first_dial_delay(own: Option<PeerIp>, peer: PeerIp, grace: Duration) -> Duration {
     if dials_at_once(own, peer) {
         Duration::ZERO
     } else {
@@ -28,7 +28,7 @@ pub fn first_dial_delay(own: Option<PeerIp>, peer: PeerIp, grace: Duration) -> D
 
 /// The direction, as seen from `own`, of the connection that the preferred dialer made. Addresses
 /// decide; two nodes behind one address are told apart by their ids.
-pub fn preferred_direction(own: (PeerIp, NodeId), peer: (PeerIp, NodeId)) -> Direction {
+pub(super) fn preferred_direction(own: (PeerIp, NodeId), peer: (PeerIp, NodeId)) -> Direction {
     if own > peer {
         Direction::Outbound
     } else {
@@ -38,7 +38,7 @@ pub fn preferred_direction(own: (PeerIp, NodeId), peer: (PeerIp, NodeId)) -> Dir
 
 /// What the tie-break needs to know of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Contender {
+pub(super) struct Contender {
     /// Who dialed.
     pub direction: Direction,
     /// The peer's instance number in its Hello.
@@ -47,7 +47,7 @@ pub struct Contender {
 
 /// The outcome for a newly authenticated connection while another is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// The registered connection stays.
     KeepRegistered,
     /// The new one takes its place, as the better of two of the same process.
@@ -59,7 +59,7 @@ pub enum Verdict {
 /// Decides between a registered connection and a new one of the same peer: another process of the
 /// peer wins whatever the direction, then the preferred dialer's connection, and of two with the
 /// same direction the newer.
-pub fn settle(registered: Contender, new: Contender, preferred: Direction) -> Verdict {
+pub(super) fn settle(registered: Contender, new: Contender, preferred: Direction) -> Verdict {
     if registered.instance != new.instance {
         Verdict::ReplaceOlderInstance
     } else if registered.direction == new.direction || new.direction == preferred {

@@ -98,7 +98,7 @@ pub fn bind_udp(
 }
 
 /// The endpoint and the configurations of its connections.
-pub struct Endpoint {
+pub(super) struct Endpoint {
     quinn: quinn::Endpoint,
     /// For recorded addresses, and for all others.
     server: [Arc<ServerConfig>; 2],
@@ -107,7 +107,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Starts QUIC on the environment's socket.
-    pub fn start(
+    pub(super) fn start(
         identity: &Identity,
         environment: &NetEnvironment,
         timing: &NetTiming,
@@ -153,17 +153,21 @@ impl Endpoint {
     }
 
     /// The next arrival; `None` when the endpoint has failed.
-    pub async fn accept(&self) -> Option<Incoming> {
+    pub(super) async fn accept(&self) -> Option<Incoming> {
         self.quinn.accept().await
     }
 
     /// Takes an arrival.
-    pub fn take(&self, incoming: Incoming, recorded: bool) -> Result<Connecting, ConnectionError> {
+    pub(super) fn take(
+        &self,
+        incoming: Incoming,
+        recorded: bool,
+    ) -> Result<Connecting, ConnectionError> {
         incoming.accept_with(self.server[usize::from(!recorded)].clone())
     }
 
     /// Dials.
-    pub fn dial(
+    pub(super) fn dial(
         &self,
         address: SocketAddr,
         recorded: bool,
@@ -173,7 +177,7 @@ impl Endpoint {
     }
 
     /// Closes what is left and waits, at most `limit`, until peers have been told.
-    pub async fn shut_down(&self, code: u32, detail: &str, limit: Duration) {
+    pub(super) async fn shut_down(&self, code: u32, detail: &str, limit: Duration) {
         self.quinn.close(VarInt::from_u32(code), detail.as_bytes());
         if tokio::time::timeout(limit, self.quinn.wait_idle())
             .await
@@ -185,7 +189,7 @@ impl Endpoint {
 }
 
 /// Gives a welcome peer without a record its final windows.
-pub fn widen(quic: &Connection) {
+pub(super) fn widen(quic: &Connection) {
     quic.set_max_concurrent_uni_streams(VarInt::from_u32(WELCOME.uni_streams));
     quic.set_max_concurrent_bi_streams(VarInt::from_u32(WELCOME.bi_streams));
     quic.set_receive_window(VarInt::from_u32(WELCOME.receive));

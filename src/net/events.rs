@@ -39,7 +39,7 @@ pub enum ConsensusEvent {
     Reach {
         /// Its address.
         peer: PeerIp,
-        /// Who it is connected to.
+        /// Who it is connected to, itself included.
         reach: ReachSet,
     },
     /// A message; never `Consumed`, which the network keeps.

@@ -17,19 +17,19 @@ use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::{FrameError, StreamKind, decode_frame, encode_frame, frame_length};
 
 /// The stream error code for a kind byte that this version does not know.
-pub const UNKNOWN_KIND: VarInt = VarInt::from_u32(1);
+pub(super) const UNKNOWN_KIND: VarInt = VarInt::from_u32(1);
 /// The stream error code for a stream that is given up.
-pub const ABANDONED: VarInt = VarInt::from_u32(2);
+pub(super) const ABANDONED: VarInt = VarInt::from_u32(2);
 /// The stream error code for a stream that the receiver may not be sent, although the sender
 /// thinks it may.
-pub const NOT_ALLOWED: VarInt = VarInt::from_u32(3);
+pub(super) const NOT_ALLOWED: VarInt = VarInt::from_u32(3);
 
 /// The most bytes taken from QUIC in one read.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why a stream gives no more frames.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadFailure {
+pub(super) enum ReadFailure {
     /// The peer sent what is no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -54,13 +54,13 @@ pub enum ReadFailure {
 
 impl ReadFailure {
     /// Whether the peer broke the protocol, rather than the stream or connection having ended.
-    pub fn is_violation(&self) -> bool {
+    pub(super) fn is_violation(&self) -> bool {
         !matches!(self, ReadFailure::Broken(_))
     }
 }
 
 /// What one read gave.
-pub enum Step {
+pub(super) enum Step {
     /// More bytes, but no whole frame yet.
     Progress,
     /// A frame's payload.
@@ -70,7 +70,7 @@ pub enum Step {
 }
 
 /// Reads the frames of one stream.
-pub struct FrameReader {
+pub(super) struct FrameReader {
     recv: RecvStream,
     kind: StreamKind,
     /// The longest payload, where that is less than the kind allows.
@@ -85,7 +85,7 @@ pub struct FrameReader {
 }
 
 /// Reads the byte that opens a stream; `None` when the stream ended before it.
-pub async fn read_kind(recv: &mut RecvStream) -> Result<Option<u8>, ReadError> {
+pub(super) async fn read_kind(recv: &mut RecvStream) -> Result<Option<u8>, ReadError> {
     let mut byte = [0];
     let read = recv.read(&mut byte).await?;
     Ok(read.map(|_| byte[0]))
@@ -93,13 +93,13 @@ pub async fn read_kind(recv: &mut RecvStream) -> Result<Option<u8>, ReadError> {
 
 impl FrameReader {
     /// For a stream whose kind byte was read.
-    pub fn new(recv: RecvStream, kind: StreamKind, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(recv: RecvStream, kind: StreamKind, meter: Arc<Meter>) -> Self {
         meter.received(kind, 1);
         Self::without_kind(recv, kind, meter, 1)
     }
 
     /// For the answering half of a sync stream, which has no kind byte.
-    pub fn answer(recv: RecvStream, meter: Arc<Meter>) -> Self {
+    pub(super) fn answer(recv: RecvStream, meter: Arc<Meter>) -> Self {
         Self::without_kind(recv, StreamKind::Sync, meter, 0)
     }
 
@@ -118,29 +118,29 @@ impl FrameReader {
     }
 
     /// Tightens the frame limit for a stream whose messages are known to be short.
-    pub fn with_limit(mut self, limit: usize) -> Self {
+    pub(super) fn with_limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
     /// The QUIC stream's id.
-    pub fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.recv.id().into()
     }
 
     /// Bytes read so far, the kind byte and frame headers included.
-    pub fn consumed(&self) -> u64 {
+    pub(super) fn consumed(&self) -> u64 {
         self.consumed
     }
 
     /// The frame that is arriving: its payload's length, and how much of it is here. `None` before
     /// its header is complete.
-    pub fn arriving(&self) -> Option<(usize, usize)> {
+    pub(super) fn arriving(&self) -> Option<(usize, usize)> {
         (self.header_filled == FRAME_HEADER_BYTES).then_some((self.length, self.payload.len()))
     }
 
     /// The next message; `None` when the stream was finished.
-    pub async fn next<T: Serialize + DeserializeOwned>(
+    pub(super) async fn next<T: Serialize + DeserializeOwned>(
         &mut self,
     ) -> Result<Option<T>, ReadFailure> {
         loop {
@@ -153,7 +153,7 @@ impl FrameReader {
     }
 
     /// One read.
-    pub async fn step(&mut self) -> Result<Step, ReadFailure> {
+    pub(super) async fn step(&mut self) -> Result<Step, ReadFailure> {
         if self.header_filled < FRAME_HEADER_BYTES {
             let missing = FRAME_HEADER_BYTES - self.header_filled;
             let Some(bytes) = self.read(missing).await? else {
@@ -211,7 +211,7 @@ impl FrameReader {
 }
 
 /// Writes one stream.
-pub struct FrameWriter {
+pub(super) struct FrameWriter {
     send: SendStream,
     kind: StreamKind,
     meter: Arc<Meter>,
@@ -219,12 +219,12 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     /// Sets the priority of the kind on a sending half.
-    pub fn new(send: SendStream, kind: StreamKind, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(send: SendStream, kind: StreamKind, meter: Arc<Meter>) -> Self {
         Self::with_priority(send, kind, kind.priority(), meter)
     }
 
     /// The requesting half of a sync stream: confirmations must not wait behind bulk.
-    pub fn sync_request(send: SendStream, meter: Arc<Meter>) -> Self {
+    pub(super) fn sync_request(send: SendStream, meter: Arc<Meter>) -> Self {
         let priority = StreamKind::Consensus.priority();
         Self::with_priority(send, StreamKind::Sync, priority, meter)
     }
@@ -236,36 +236,36 @@ impl FrameWriter {
     }
 
     /// The QUIC stream's id.
-    pub fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.send.id().into()
     }
 
     /// The QUIC sending half.
-    pub fn stream(&mut self) -> &mut SendStream {
+    pub(super) fn stream(&mut self) -> &mut SendStream {
         &mut self.send
     }
 
     /// Writes the byte that opens the stream.
-    pub async fn open(&mut self) -> Result<(), WriteError> {
+    pub(super) async fn open(&mut self) -> Result<(), WriteError> {
         self.write(&[self.kind.byte()]).await
     }
 
     /// Writes bytes as they are.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.send.write_all(bytes).await?;
         self.meter.sent(self.kind, bytes.len());
         Ok(())
     }
 
     /// Writes a message that is known to be within its frame's limit.
-    pub async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), WriteError> {
+    pub(super) async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), WriteError> {
         let frame = encode_frame(self.kind, message)
             .expect("messages of the network itself are far below their frame's limit");
         self.write(&frame).await
     }
 
     /// Gives the stream up: what was not delivered yet never will be.
-    pub fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         // The only error says that the stream is over already.
         self.send.reset(ABANDONED).ok();
     }

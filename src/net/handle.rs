@@ -120,7 +120,7 @@ fn known_peers(config: &NetConfig, directory: &MasternodeDirectory, now_ms: u64)
         .own_masternode
         .and_then(|index| directory.record(index));
     let own_ip = own_record.map(|record| record.ip).or(config.own_ip);
-    let mut known = KnownPeers::new(own_ip, config.timing);
+    let mut known = KnownPeers::new(own_ip, own_record.is_some(), config.timing);
     let now = (Instant::now(), now_ms);
     for (_, record) in directory.records() {
         let address = record.ip.with_port(record.port);

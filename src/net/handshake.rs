@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connecting, Connection, ConnectionError, ReadError};
+use quinn::{Connecting, Connection, ConnectionError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -31,8 +31,11 @@ use crate::wire::{CloseCode, CloseReason, Hello, KeepaliveMessage, Role, StreamK
 /// have finished TLS, and would be told of the close without its reason (RFC 9000 section 10.2.3).
 const FIRST_WORD_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long a close may take to follow the end of a stream.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
 /// What every handshake of this node needs.
-pub struct HandshakeContext {
+pub(super) struct HandshakeContext {
     /// The chain's network.
     pub network: Network,
     /// The chain.
@@ -57,7 +60,7 @@ pub struct HandshakeContext {
 
 /// A connection whose peer is known and agrees. On the accepting side the Welcome is still to be
 /// sent; on the dialing side it has come.
-pub struct Authenticated {
+pub(super) struct Authenticated {
     /// The peer.
     pub ip: PeerIp,
     /// Its pin.
@@ -86,7 +89,7 @@ pub struct Authenticated {
 
 /// Why a handshake did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The reason.
     pub reason: CloseReason,
     /// Whether this node refused.
@@ -94,7 +97,7 @@ pub struct Refusal {
 }
 
 /// The end of one handshake.
-pub struct Outcome {
+pub(super) struct Outcome {
     /// With whom.
     pub ip: PeerIp,
     /// Who dialed.
@@ -105,7 +108,7 @@ pub struct Outcome {
 
 impl HandshakeContext {
     /// Runs one handshake; an accepted one holds its ticket meanwhile.
-    pub async fn run(
+    pub(super) async fn run(
         self: Arc<Self>,
         connecting: Connecting,
         ip: PeerIp,
@@ -174,7 +177,9 @@ impl HandshakeContext {
             writer.open().await?;
             writer.message(&hello).await
         };
-        said.await.map_err(|error| write_failed(quic, &error))?;
+        if let Err::<(), quinn::WriteError>(error) = said.await {
+            return Err(broken_off(quic, &error.to_string()).await);
+        }
 
         let mut reader = first_stream(quic, meter.clone()).await?;
         let hello = match read(quic, &mut reader).await? {
@@ -283,27 +288,28 @@ impl HandshakeContext {
 }
 
 /// What peers are told while this node stops.
-pub fn shutting_down() -> CloseReason {
+pub(super) fn shutting_down() -> CloseReason {
     CloseReason::new(CloseCode::ShuttingDown, "the node is shutting down")
 }
 
 /// The peer's keepalive stream, which it opens before any other.
 async fn first_stream(quic: &Connection, meter: Arc<Meter>) -> Result<FrameReader, Refusal> {
     let mut recv = quic.accept_uni().await.map_err(|error| lost(&error))?;
-    let byte = read_kind(&mut recv).await;
-    match byte.map_err(|error| broken(quic, &error))? {
-        Some(byte) if byte == StreamKind::Keepalive.byte() => {
+    match read_kind(&mut recv).await {
+        Ok(Some(byte)) if byte == StreamKind::Keepalive.byte() => {
             Ok(FrameReader::new(recv, StreamKind::Keepalive, meter))
         }
-        _ => Err(violation("the first stream is no keepalive stream")),
+        Ok(Some(_)) => Err(violation("the first stream is no keepalive stream")),
+        Ok(None) => Err(broken_off(quic, "it ended").await),
+        Err(error) => Err(broken_off(quic, &error.to_string()).await),
     }
 }
 
 async fn read(quic: &Connection, reader: &mut FrameReader) -> Result<KeepaliveMessage, Refusal> {
     match reader.next().await {
         Ok(Some(message)) => Ok(message),
-        Ok(None) => Err(violation("the keepalive stream ended in the handshake")),
-        Err(ReadFailure::Broken(error)) => Err(broken(quic, &error)),
+        Ok(None) => Err(broken_off(quic, "it ended").await),
+        Err(ReadFailure::Broken(error)) => Err(broken_off(quic, &error.to_string()).await),
         Err(failure) => Err(violation(&failure.to_string())),
     }
 }
@@ -326,18 +332,12 @@ fn lost(error: &ConnectionError) -> Refusal {
     }
 }
 
-fn broken(quic: &Connection, error: &ReadError) -> Refusal {
-    match (error, quic.close_reason()) {
-        (ReadError::ConnectionLost(error), _) => lost(error),
-        (_, Some(error)) => lost(&error),
-        (error, None) => violation(&format!("its keepalive stream broke off: {error}")),
-    }
-}
-
-fn write_failed(quic: &Connection, error: &quinn::WriteError) -> Refusal {
-    match (error, quic.close_reason()) {
-        (quinn::WriteError::ConnectionLost(error), _) => lost(error),
-        (_, Some(error)) => lost(&error),
-        (error, None) => violation(&format!("it does not take the keepalive stream: {error}")),
+/// The keepalive stream broke off. The peer's close, which tells why, is most likely on its way.
+async fn broken_off(quic: &Connection, how: &str) -> Refusal {
+    match timeout(CLOSE_LIMIT, quic.closed()).await {
+        Ok(error) => lost(&error),
+        Err(_) => violation(&format!(
+            "the keepalive stream broke off in the handshake: {how}"
+        )),
     }
 }

@@ -70,9 +70,9 @@ pub struct PeerInfo {
     pub pongs_received: u64,
     /// Pings received from it; each was answered.
     pub pings_received: u64,
-    /// Whether a ping has been unanswered for longer than [`NetTiming::slow_after`].
+    /// Whether a ping has been unanswered for longer than [`super::NetTiming::slow_after`].
     pub slow: bool,
-    /// Bytes by kind of stream, in the order of [`StreamKind::ALL`].
+    /// Bytes by kind of stream, in the order of [`crate::wire::StreamKind::ALL`].
     pub streams: [StreamBytes; 5],
     /// Bulk bytes written and not yet confirmed.
     pub bulk_unconfirmed: u64,

@@ -18,14 +18,14 @@ use crate::types::{BlockHash, Height, Tip};
 use crate::wire::{KeepaliveMessage, Ping, ReachSet, StreamKind, Welcome};
 
 /// Pings of the peer that wait to be answered.
-pub const PONG_QUEUE: usize = MAX_OUTSTANDING;
+pub(super) const PONG_QUEUE: usize = MAX_OUTSTANDING;
 /// The least time between two Tip messages.
 const TIP_INTERVAL: Duration = Duration::from_millis(250);
 /// The most addresses in one message.
 const MAX_ADDRESSES: usize = 100;
 
 /// What the sender tells.
-pub struct KeepaliveSender {
+pub(super) struct KeepaliveSender {
     /// The connection.
     pub peer: Arc<Peer>,
     /// Its keepalive stream.
@@ -40,7 +40,7 @@ pub struct KeepaliveSender {
 
 impl KeepaliveSender {
     /// Sends until the stream breaks. The acceptor's Welcome goes first.
-    pub async fn run(mut self, welcome: Option<Welcome>) -> Result<(), quinn::WriteError> {
+    pub(super) async fn run(mut self, welcome: Option<Welcome>) -> Result<(), quinn::WriteError> {
         if let Some(welcome) = welcome {
             let welcome = KeepaliveMessage::Welcome(welcome);
             self.writer.message(&welcome).await?;
@@ -130,7 +130,7 @@ impl KeepaliveSender {
 }
 
 /// Reads the peer's keepalive stream until it ends.
-pub async fn receive(
+pub(super) async fn receive(
     peer: &Peer,
     mut reader: FrameReader,
     pongs: mpsc::Sender<u64>,

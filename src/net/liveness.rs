@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::{NetTiming, RttSummary};
 
 /// The most pings without a pong; no further one is sent until a pong comes.
-pub const MAX_OUTSTANDING: usize = 16;
+pub(super) const MAX_OUTSTANDING: usize = 16;
 /// How many round-trip times the percentiles are taken from.
 const RTT_SAMPLES: usize = 1024;
 
 /// The liveness of one connection.
 #[derive(Debug, Default)]
-pub struct Liveness {
+pub(super) struct Liveness {
     /// Nonce to the time of sending. Nonces ascend, so the first is the oldest.
     outstanding: BTreeMap<u64, Instant>,
     last_ping: Option<Instant>,
@@ -31,7 +31,7 @@ pub struct Liveness {
 
 /// The counters for display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LivenessSummary {
+pub(super) struct LivenessSummary {
     /// Round-trip times; `None` before the first pong.
     pub rtt: Option<RttSummary>,
     /// Pings sent.
@@ -46,7 +46,7 @@ pub struct LivenessSummary {
 
 impl Liveness {
     /// When the next ping is due; `None` while too many are outstanding.
-    pub fn next_ping(&self, timing: &NetTiming, now: Instant) -> Option<Instant> {
+    pub(super) fn next_ping(&self, timing: &NetTiming, now: Instant) -> Option<Instant> {
         if self.outstanding.len() >= MAX_OUTSTANDING {
             return None;
         }
@@ -62,12 +62,12 @@ impl Liveness {
     }
 
     /// When the last ping was sent.
-    pub fn last_ping(&self) -> Option<Instant> {
+    pub(super) fn last_ping(&self) -> Option<Instant> {
         self.last_ping
     }
 
     /// A ping goes out; gives its nonce.
-    pub fn ping(&mut self, now: Instant) -> u64 {
+    pub(super) fn ping(&mut self, now: Instant) -> u64 {
         self.pings_sent += 1;
         self.last_ping = Some(now);
         self.outstanding.insert(self.pings_sent, now);
@@ -75,7 +75,12 @@ impl Liveness {
     }
 
     /// A pong has come. One that answers no outstanding ping counts for nothing.
-    pub fn pong(&mut self, nonce: u64, timing: &NetTiming, now: Instant) -> Option<Duration> {
+    pub(super) fn pong(
+        &mut self,
+        nonce: u64,
+        timing: &NetTiming,
+        now: Instant,
+    ) -> Option<Duration> {
         let sent = self.outstanding.remove(&nonce)?;
         let rtt = now.saturating_duration_since(sent);
         let rtt_us = rtt.as_micros() as u64;
@@ -93,12 +98,12 @@ impl Liveness {
     }
 
     /// A ping has come and is being answered.
-    pub fn pinged(&mut self) {
+    pub(super) fn pinged(&mut self) {
         self.pings_received += 1;
     }
 
     /// The state for display.
-    pub fn summary(&self, timing: &NetTiming, now: Instant) -> LivenessSummary {
+    pub(super) fn summary(&self, timing: &NetTiming, now: Instant) -> LivenessSummary {
         let waiting_long = (self.outstanding.values().next())
             .is_some_and(|sent| now.saturating_duration_since(*sent) > timing.slow_after);
         LivenessSummary {

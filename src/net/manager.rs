@@ -36,21 +36,21 @@ use crate::wire::{CloseCode, CloseReason, ReachSet};
 mod known;
 mod register;
 
-pub use known::{KnownPeers, KnownRecord};
+pub(super) use known::{KnownPeers, KnownRecord};
 
 /// What waits for the manager.
-pub const MAILBOX: usize = 256;
+pub(super) const MAILBOX: usize = 256;
 /// The most dials in progress; the others wait their turn.
 const MAX_DIALING: usize = 64;
 /// Refusals kept for display.
 const MAX_REFUSED: usize = 100;
 /// How long they are shown.
-pub const REFUSED_FOR_MS: u64 = 3_600_000;
+pub(super) const REFUSED_FOR_MS: u64 = 3_600_000;
 /// How long a stopping network waits for its connections, and then for QUIC.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 /// A request to the manager.
-pub enum Ask {
+pub(super) enum Ask {
     /// May this key come from this address?
     Pin {
         /// The peer's address.
@@ -66,7 +66,7 @@ pub enum Ask {
 
 /// A refused or failed handshake.
 #[derive(Clone, Debug)]
-pub struct Refused {
+pub(super) struct Refused {
     /// Unix milliseconds.
     pub at_ms: u64,
     /// With whom.
@@ -79,7 +79,7 @@ pub struct Refused {
 
 /// What handles read, always a consistent whole.
 #[derive(Clone, Default)]
-pub struct View {
+pub(super) struct View {
     /// The registered connections.
     pub peers: Arc<BTreeMap<PeerIp, Arc<Peer>>>,
     /// Everyone known.
@@ -89,7 +89,7 @@ pub struct View {
 }
 
 /// Where the manager publishes.
-pub struct Published {
+pub(super) struct Published {
     /// For handles.
     pub view: watch::Sender<View>,
     /// The masternodes that this node is connected to, itself included.
@@ -99,7 +99,7 @@ pub struct Published {
 }
 
 /// The actor's state.
-pub struct Manager {
+pub(super) struct Manager {
     /// The configuration.
     pub config: NetConfig,
     /// This node's pin.
@@ -125,7 +125,7 @@ pub struct Manager {
 }
 
 /// What the actor keeps about peers.
-pub struct State {
+pub(super) struct State {
     admission: Admission,
     handshakes: JoinSet<Outcome>,
     connections: JoinSet<()>,
@@ -143,7 +143,7 @@ pub struct State {
 
 impl State {
     /// Nobody connected; everything is to be published.
-    pub fn new(known: KnownPeers) -> Self {
+    pub(super) fn new(known: KnownPeers) -> Self {
         Self {
             admission: Admission::default(),
             handshakes: JoinSet::new(),
@@ -163,7 +163,7 @@ impl State {
 
 impl Manager {
     /// Runs the network until it is cancelled or fails.
-    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), NetError> {
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Result<(), NetError> {
         let result = loop {
             self.publish();
             let due = self.state.known.next_due();
@@ -197,7 +197,8 @@ impl Manager {
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Pin { ip, node_id, reply } => {
-                // A handshake that timed out meanwhile has no use for the answer.
+                // The first contact of a configured address writes a small file here, once ever. A
+                // handshake that timed out meanwhile has no use for the answer.
                 reply.send(self.pins.check(ip, node_id)).ok();
             }
             Ask::Ended(end) => self.ended(end),
@@ -310,7 +311,8 @@ impl Manager {
         self.refused(ip, Direction::Outbound, reason, by_us);
     }
 
-    /// Notes and logs a refusal or failure. One that only repeats what is known is no news.
+    /// Notes and logs a refusal or failure. One that only repeats another is shown once, with the
+    /// newest time, and is no news for the log.
     fn refused(&mut self, ip: PeerIp, direction: Direction, reason: CloseReason, by_us: bool) {
         if reason.code == CloseCode::Duplicate && self.state.registry.contains_key(&ip) {
             // The tie-break at work: the pair is connected.
@@ -318,18 +320,20 @@ impl Manager {
             return;
         }
         let at_ms = self.clock.now_ms();
-        let news = self.state.known.refused(ip, direction, &reason, at_ms);
-        if news {
-            tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
-        } else {
-            tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
-        }
+        self.state.known.refused(ip, direction, &reason, at_ms);
         let refused = &mut self.state.refused;
-        while refused.len() >= MAX_REFUSED
-            || refused
-                .front()
-                .is_some_and(|one| one.at_ms + REFUSED_FOR_MS < at_ms)
-        {
+        refused.retain(|one| one.at_ms + REFUSED_FOR_MS >= at_ms);
+        let same = |one: &Refused| (one.ip, one.direction, &one.reason) == (ip, direction, &reason);
+        match refused.iter().position(same) {
+            Some(before) => {
+                refused.remove(before);
+                tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
+            }
+            None => {
+                tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
+            }
+        }
+        if refused.len() >= MAX_REFUSED {
             refused.pop_front();
         }
         refused.push_back(Refused {

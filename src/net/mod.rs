@@ -56,4 +56,6 @@ pub use handle::{NetHandle, start};
 pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
 pub use info::{Direction, KnownPeer, PeerInfo, RttSummary, StreamBytes};
 pub use pins::{Admission, PinError, PinPolicy, SeenRecord};
+/// What an environment is made of; no other module names the QUIC crate.
+pub use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 pub use sync_stream::{SyncAnswer, SyncResponses};

@@ -18,11 +18,11 @@ use crate::types::{BlockHash, Height, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, Hello, ReachSet};
 
 /// The most sync requests of this node's that are open to one peer.
-pub const MAX_OWN_REQUESTS: usize = 4;
+pub(super) const MAX_OWN_REQUESTS: usize = 4;
 
 /// What the handshake found out about a connection.
 #[derive(Clone, Debug)]
-pub struct PeerFacts {
+pub(super) struct PeerFacts {
     /// The connection's id, unique in this process.
     pub id: u64,
     /// The peer.
@@ -46,7 +46,7 @@ pub struct PeerFacts {
 }
 
 /// A registered connection. Its tasks end when [`Peer::end`] was called or QUIC's connection dies.
-pub struct Peer {
+pub(super) struct Peer {
     facts: PeerFacts,
     timing: NetTiming,
     quic: Connection,
@@ -75,7 +75,7 @@ pub struct Peer {
 
 /// This node wants the connection to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndOrder {
+pub(super) struct EndOrder {
     /// When.
     pub at: Instant,
     /// What the peer is told.
@@ -84,7 +84,12 @@ pub struct EndOrder {
 
 impl Peer {
     /// Wraps an authenticated connection.
-    pub fn new(facts: PeerFacts, timing: NetTiming, quic: Connection, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(
+        facts: PeerFacts,
+        timing: NetTiming,
+        quic: Connection,
+        meter: Arc<Meter>,
+    ) -> Self {
         Self {
             timing,
             quic,
@@ -106,27 +111,27 @@ impl Peer {
     }
 
     /// The connection's id.
-    pub fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.facts.id
     }
 
     /// The peer's address.
-    pub fn ip(&self) -> PeerIp {
+    pub(super) fn ip(&self) -> PeerIp {
         self.facts.ip
     }
 
     /// What the handshake found out.
-    pub fn facts(&self) -> &PeerFacts {
+    pub(super) fn facts(&self) -> &PeerFacts {
         &self.facts
     }
 
     /// Its position in genesis, when a record pins it.
-    pub fn masternode(&self) -> Option<usize> {
+    pub(super) fn masternode(&self) -> Option<usize> {
         self.facts.masternode.as_ref().map(|(index, _)| *index)
     }
 
     /// What the tie-break needs.
-    pub fn contender(&self) -> Contender {
+    pub(super) fn contender(&self) -> Contender {
         Contender {
             direction: self.facts.direction,
             instance: self.facts.hello.instance,
@@ -134,27 +139,27 @@ impl Peer {
     }
 
     /// QUIC's connection.
-    pub fn quic(&self) -> &Connection {
+    pub(super) fn quic(&self) -> &Connection {
         &self.quic
     }
 
     /// The durations in force.
-    pub fn timing(&self) -> &NetTiming {
+    pub(super) fn timing(&self) -> &NetTiming {
         &self.timing
     }
 
     /// Ends the connection now with a reason. The first reason stands.
-    pub fn end(&self, reason: CloseReason) {
+    pub(super) fn end(&self, reason: CloseReason) {
         self.end_after(Duration::ZERO, reason);
     }
 
     /// The peer broke the protocol: ends the connection.
-    pub fn violation(&self, detail: impl Into<String>) {
+    pub(super) fn violation(&self, detail: impl Into<String>) {
         self.end(CloseReason::new(CloseCode::ProtocolViolation, detail));
     }
 
     /// Ends the connection after a while, unless it has ended by then. An earlier end stands.
-    pub fn end_after(&self, delay: Duration, reason: CloseReason) {
+    pub(super) fn end_after(&self, delay: Duration, reason: CloseReason) {
         let at = Instant::now() + delay;
         self.order.send_if_modified(|order| {
             let sooner = order.as_ref().is_none_or(|order| at < order.at);
@@ -166,12 +171,12 @@ impl Peer {
     }
 
     /// Tells when this node wants the connection to end.
-    pub fn watch_order(&self) -> watch::Receiver<Option<EndOrder>> {
+    pub(super) fn watch_order(&self) -> watch::Receiver<Option<EndOrder>> {
         self.order.subscribe()
     }
 
     /// The peer told its tip. Returns whether that is news.
-    pub fn set_tip(&self, height: Height, hash: BlockHash) -> bool {
+    pub(super) fn set_tip(&self, height: Height, hash: BlockHash) -> bool {
         let mut tip = self.tip.lock().expect("no holder panics");
         let news = *tip != (height, hash);
         *tip = (height, hash);
@@ -179,7 +184,7 @@ impl Peer {
     }
 
     /// Everything that is shown of it.
-    pub fn info(&self) -> PeerInfo {
+    pub(super) fn info(&self) -> PeerInfo {
         let (tip_height, tip_hash) = *self.tip.lock().expect("no holder panics");
         let liveness = self.liveness.lock().expect("no holder panics");
         let liveness = liveness.summary(&self.timing, Instant::now());

@@ -18,7 +18,7 @@ const BATCH_BYTES: usize = 32 * 1024;
 
 /// How much a queue holds.
 #[derive(Clone, Copy, Debug)]
-pub struct QueueLimits {
+pub(super) struct QueueLimits {
     /// Frames.
     pub frames: usize,
     /// Bytes of all frames.
@@ -27,12 +27,12 @@ pub struct QueueLimits {
 
 impl QueueLimits {
     /// Of a consensus stream.
-    pub const CONSENSUS: QueueLimits = QueueLimits {
+    pub(super) const CONSENSUS: QueueLimits = QueueLimits {
         frames: 4096,
         bytes: 8 * 1024 * 1024,
     };
     /// Of a transactions stream.
-    pub const TRANSACTIONS: QueueLimits = QueueLimits {
+    pub(super) const TRANSACTIONS: QueueLimits = QueueLimits {
         frames: 1024,
         bytes: 8 * 1024 * 1024,
     };
@@ -40,7 +40,7 @@ impl QueueLimits {
 
 /// What happens to a message that does not fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenFull {
+pub(super) enum WhenFull {
     /// The oldest height's messages make room; the new one is refused only if it is the oldest.
     DropOldestHeight,
     /// It is refused.
@@ -49,7 +49,7 @@ pub enum WhenFull {
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
+pub(super) enum Pushed {
     /// It is in the queue; so many others were dropped for it.
     Queued {
         /// Messages dropped to make room.
@@ -62,7 +62,7 @@ pub enum Pushed {
 }
 
 /// A bounded queue of encoded frames; one task takes from it.
-pub struct FrameQueue {
+pub(super) struct FrameQueue {
     limits: QueueLimits,
     when_full: WhenFull,
     state: Mutex<State>,
@@ -80,7 +80,7 @@ struct State {
 
 impl FrameQueue {
     /// An empty queue.
-    pub fn new(limits: QueueLimits, when_full: WhenFull) -> Self {
+    pub(super) fn new(limits: QueueLimits, when_full: WhenFull) -> Self {
         Self {
             limits,
             when_full,
@@ -90,7 +90,7 @@ impl FrameQueue {
     }
 
     /// Adds a frame. Its height matters only with [`WhenFull::DropOldestHeight`].
-    pub fn push(&self, height: Height, frame: Vec<u8>) -> Pushed {
+    pub(super) fn push(&self, height: Height, frame: Vec<u8>) -> Pushed {
         let mut state = self.state.lock().expect("no holder panics");
         if state.closed {
             return Pushed::Closed;
@@ -109,7 +109,7 @@ impl FrameQueue {
     }
 
     /// Confirms the bytes consumed of a proposal stream; replaces an earlier confirmation of it.
-    pub fn confirm(&self, stream: u64, bytes: u64) {
+    pub(super) fn confirm(&self, stream: u64, bytes: u64) {
         let mut state = self.state.lock().expect("no holder panics");
         if !state.closed {
             state.confirmations.insert(stream, bytes);
@@ -118,7 +118,7 @@ impl FrameQueue {
     }
 
     /// Waits for frames and takes as many as make a write of reasonable size. For one taker only.
-    pub async fn take(&self) -> Vec<u8> {
+    pub(super) async fn take(&self) -> Vec<u8> {
         loop {
             let batch = self.try_take();
             if !batch.is_empty() {
@@ -129,7 +129,7 @@ impl FrameQueue {
     }
 
     /// No more frames are taken or accepted.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let mut state = self.state.lock().expect("no holder panics");
         *state = State {
             closed: true,

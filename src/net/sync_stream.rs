@@ -163,7 +163,7 @@ impl SyncResponses {
 
 /// Serves one sync stream whose kind byte was read. A violation is returned; the caller ends the
 /// connection with it.
-pub async fn serve(
+pub(super) async fn serve(
     peer: &Peer,
     send: SendStream,
     recv: RecvStream,

@@ -23,7 +23,7 @@ const MAX_REMEMBERED: usize = 256;
 
 /// What is known of one peer.
 #[derive(Clone, Debug)]
-pub struct KnownRecord {
+pub(crate) struct KnownRecord {
     ip: PeerIp,
     port: Option<u16>,
     name: Option<String>,
@@ -51,7 +51,7 @@ struct End {
 
 /// The state of the connection to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub(super) enum Link {
     /// Not connected, and this node will not dial.
     Idle,
     /// The next dial is due, Unix milliseconds.
@@ -75,8 +75,10 @@ pub enum Link {
 }
 
 /// All records and the schedule of dials.
-pub struct KnownPeers {
+pub(crate) struct KnownPeers {
     own_ip: Option<PeerIp>,
+    /// Whether peers know this node from a record, and so may be waited for.
+    recorded: bool,
     timing: NetTiming,
     records: BTreeMap<PeerIp, Arc<KnownRecord>>,
     due: BTreeSet<(Instant, PeerIp)>,
@@ -84,10 +86,12 @@ pub struct KnownPeers {
 }
 
 impl KnownPeers {
-    /// Nobody yet.
-    pub fn new(own_ip: Option<PeerIp>, timing: NetTiming) -> Self {
+    /// Nobody yet. `recorded`: this node is a masternode, whom others dial. Nobody needs to know a
+    /// full node, so it never waits to be dialed.
+    pub(crate) fn new(own_ip: Option<PeerIp>, recorded: bool, timing: NetTiming) -> Self {
         Self {
             own_ip,
+            recorded,
             timing,
             records: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -96,7 +100,7 @@ impl KnownPeers {
     }
 
     /// Adds a peer to dial. `at_once`: this node had it as a peer in an earlier run.
-    pub fn add_dialed(
+    pub(crate) fn add_dialed(
         &mut self,
         address: SocketAddr,
         name: Option<String>,
@@ -116,7 +120,7 @@ impl KnownPeers {
         record.name = record.name.take().or(name);
         let delay = match at_once {
             true => Duration::ZERO,
-            false => first_dial_delay(self.own_ip, ip, self.timing.dial_grace),
+            false => first_dial_delay(self.own_seen_by(ip), ip, self.timing.dial_grace),
         };
         let sooner = (self.due_at.get(&ip)).is_none_or(|due| now.0 + delay < *due);
         if sooner {
@@ -125,17 +129,17 @@ impl KnownPeers {
     }
 
     /// All records.
-    pub fn records(&self) -> &BTreeMap<PeerIp, Arc<KnownRecord>> {
+    pub(crate) fn records(&self) -> &BTreeMap<PeerIp, Arc<KnownRecord>> {
         &self.records
     }
 
     /// When the next dial is due.
-    pub fn next_due(&self) -> Option<Instant> {
+    pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 
     /// Takes the first who is due.
-    pub fn take_due(&mut self, now: Instant) -> Option<PeerIp> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<PeerIp> {
         let (at, ip) = *self.due.first()?;
         (at <= now).then(|| {
             self.unschedule(ip);
@@ -144,7 +148,7 @@ impl KnownPeers {
     }
 
     /// A dial starts; gives where to.
-    pub fn dialing(&mut self, ip: PeerIp) -> Option<SocketAddr> {
+    pub(crate) fn dialing(&mut self, ip: PeerIp) -> Option<SocketAddr> {
         let record = self.record(ip);
         let address = record.port.map(|port| ip.with_port(port));
         record.link = match address {
@@ -155,7 +159,13 @@ impl KnownPeers {
     }
 
     /// A dial has failed. The next one is due after a back-off, unless the peer is connected.
-    pub fn dial_failed(&mut self, ip: PeerIp, connected: bool, now: (Instant, u64), jitter: u32) {
+    pub(crate) fn dial_failed(
+        &mut self,
+        ip: PeerIp,
+        connected: bool,
+        now: (Instant, u64),
+        jitter: u32,
+    ) {
         let record = self.record(ip);
         if connected {
             if let Link::Connected { dialing, .. } = &mut record.link {
@@ -168,7 +178,7 @@ impl KnownPeers {
     }
 
     /// A connection is registered.
-    pub fn connected(&mut self, facts: &PeerFacts) {
+    pub(crate) fn connected(&mut self, facts: &PeerFacts) {
         self.unschedule(facts.ip);
         let record = self.record(facts.ip);
         let was_dialing = match record.link {
@@ -193,7 +203,7 @@ impl KnownPeers {
 
     /// Counts a connection that is about to be registered; gives the number of reconnects.
     /// `restarted`: it displaces a connection of the peer's earlier process.
-    pub fn count_reconnect(&mut self, ip: PeerIp, restarted: bool) -> u64 {
+    pub(crate) fn count_reconnect(&mut self, ip: PeerIp, restarted: bool) -> u64 {
         let record = self.record(ip);
         if restarted {
             record.backoff.reset();
@@ -205,7 +215,7 @@ impl KnownPeers {
     }
 
     /// Keeps the end of a connection in the peer's record.
-    pub fn note_end(&mut self, end: &ConnectionEnd, at_ms: u64) {
+    pub(crate) fn note_end(&mut self, end: &ConnectionEnd, at_ms: u64) {
         self.record(end.ip).last_end = Some(End {
             at_ms,
             direction: end.direction,
@@ -215,8 +225,8 @@ impl KnownPeers {
     }
 
     /// The registered connection has ended: the next dial is scheduled.
-    pub fn disconnected(&mut self, end: &ConnectionEnd, now: (Instant, u64), jitter: u32) {
-        let (own, timing) = (self.own_ip, self.timing);
+    pub(crate) fn disconnected(&mut self, end: &ConnectionEnd, now: (Instant, u64), jitter: u32) {
+        let (own, timing) = (self.own_seen_by(end.ip), self.timing);
         let record = self.record(end.ip);
         let duplicate = end.reason.code == CloseCode::Duplicate;
         record.lost |= !duplicate;
@@ -232,30 +242,33 @@ impl KnownPeers {
         if !record.dialed {
             return;
         }
-        let own = own.or(record.observed);
         let delay = record.backoff.fail(jitter) + first_dial_delay(own, end.ip, timing.dial_grace);
         self.schedule(end.ip, delay, now);
     }
 
-    /// A handshake was refused or failed. Returns whether that is news: a dial that fails again
-    /// for the same reason is not.
-    pub fn refused(
+    /// A handshake was refused or failed. Kept for peers that have a record.
+    pub(crate) fn refused(
         &mut self,
         ip: PeerIp,
         direction: Direction,
         reason: &CloseReason,
         at_ms: u64,
-    ) -> bool {
-        let Some(record) = self.records.get_mut(&ip).map(Arc::make_mut) else {
-            return true;
-        };
-        let before = record.last_end.replace(End {
-            at_ms,
-            direction,
-            reason: reason.clone(),
-            lasted: None,
-        });
-        before.is_none_or(|end| end.direction != direction || end.reason != *reason)
+    ) {
+        if let Some(record) = self.records.get_mut(&ip) {
+            Arc::make_mut(record).last_end = Some(End {
+                at_ms,
+                direction,
+                reason: reason.clone(),
+                lasted: None,
+            });
+        }
+    }
+
+    /// This node's address in the eyes of a peer that may dial it; `None` when it is not known or
+    /// the peer has no reason to dial.
+    fn own_seen_by(&self, peer: PeerIp) -> Option<PeerIp> {
+        let observed = self.records.get(&peer).and_then(|record| record.observed);
+        self.own_ip.or(observed).filter(|_| self.recorded)
     }
 
     fn record(&mut self, ip: PeerIp) -> &mut KnownRecord {
@@ -282,13 +295,11 @@ impl KnownPeers {
         let at = now.0 + delay;
         self.due.insert((at, ip));
         self.due_at.insert(ip, at);
-        let own = self.own_ip;
+        let own = self.own_seen_by(ip);
         let record = self.record(ip);
         record.link = Link::Waiting {
             next_dial_ms: now.1 + delay.as_millis() as u64,
-            grace: record.backoff.failures() == 0
-                && !delay.is_zero()
-                && !dials_at_once(own.or(record.observed), ip),
+            grace: record.backoff.failures() == 0 && !delay.is_zero() && !dials_at_once(own, ip),
         };
     }
 
@@ -320,7 +331,7 @@ impl KnownPeers {
 
 impl KnownRecord {
     /// For display, at a time of day.
-    pub fn shown(&self, now_ms: u64) -> KnownPeer {
+    pub(crate) fn shown(&self, now_ms: u64) -> KnownPeer {
         let next_dial_ms = match self.link {
             Link::Waiting { next_dial_ms, .. } => Some(next_dial_ms),
             _ => None,

@@ -46,8 +46,23 @@ async fn the_lower_address_dials_after_the_grace_period_when_it_is_not_dialed() 
     assert_eq!(peers[0].masternode, None, "no record: unpinned");
 }
 
-/// The old network's "both dial" made duplicates that overwrote each other.
 #[tokio::test]
+async fn a_full_node_never_waits_to_be_dialed() {
+    let mut plan = Plan::new(1, 1);
+    plan.addresses.reverse();
+    plan.records = vec![record(
+        1,
+        plan.address(1),
+        identity(1, plan.ip(1)).node_id(),
+    )];
+    plan.timing.dial_grace = Duration::from_secs(600);
+    let (masternode, full) = (plan.start(1), plan.start(2));
+    assert!(full.ip < masternode.ip);
+    full.connected_to(&[masternode.ip]).await;
+}
+
+/// The old network's "both dial" made duplicates that overwrote each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_dials_at_once_leave_exactly_one_connection_on_both_sides_100_times() {
     let mut plan = Plan::new(2, 0);
     plan.timing.dial_grace = Duration::ZERO;

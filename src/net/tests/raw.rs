@@ -9,7 +9,7 @@ use crate::net::meter::Meter;
 use crate::wire::messages::PROTOCOL_VERSIONS;
 use crate::wire::{Hello, KeepaliveMessage, StreamKind, encode_frame};
 
-pub struct Raw {
+pub(super) struct Raw {
     pub quic: Connection,
     pub keepalive: SendStream,
     pub from_keepalive: FrameReader,
@@ -18,7 +18,7 @@ pub struct Raw {
 }
 
 /// The peer's socket, at the planned address.
-pub fn endpoint(plan: &Plan, seed: u8) -> Endpoint {
+pub(super) fn endpoint(plan: &Plan, seed: u8) -> Endpoint {
     let own = identity(seed, plan.ip(seed));
     let server = ServerConfig::with_crypto(tls::server_crypto(&own).unwrap());
     let runtime = Arc::new(TokioRuntime);
@@ -31,7 +31,7 @@ pub fn endpoint(plan: &Plan, seed: u8) -> Endpoint {
     .unwrap()
 }
 
-pub fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {
+pub(super) fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {
     let config = plan.config(seed);
     Hello {
         magic: config.network.magic(),
@@ -50,7 +50,7 @@ pub fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {
 
 impl Raw {
     /// Dials a node and gets its Welcome.
-    pub async fn dial(plan: &Plan, seed: u8, to: u8) -> Self {
+    pub(super) async fn dial(plan: &Plan, seed: u8, to: u8) -> Self {
         let quic = Self::connect(plan, seed, to).await;
         let mut raw = Self::greet(quic, hello(plan, seed, plan.ip(to))).await;
         assert!(matches!(raw.read().await, KeepaliveMessage::Hello(_)));
@@ -59,7 +59,7 @@ impl Raw {
     }
 
     /// Dials a node, no further than TLS.
-    pub async fn connect(plan: &Plan, seed: u8, to: u8) -> (Endpoint, Connection) {
+    pub(super) async fn connect(plan: &Plan, seed: u8, to: u8) -> (Endpoint, Connection) {
         let endpoint = endpoint(plan, seed);
         let own = identity(seed, plan.ip(seed));
         let client = ClientConfig::new(tls::client_crypto(&own).unwrap());
@@ -69,7 +69,7 @@ impl Raw {
     }
 
     /// Sends a Hello and takes the other's keepalive stream.
-    pub async fn greet((endpoint, quic): (Endpoint, Connection), hello: Hello) -> Self {
+    pub(super) async fn greet((endpoint, quic): (Endpoint, Connection), hello: Hello) -> Self {
         let keepalive = open(&quic, StreamKind::Keepalive).await;
         let mut recv = quic.accept_uni().await.unwrap();
         assert_eq!(
@@ -87,17 +87,17 @@ impl Raw {
         raw
     }
 
-    pub async fn say(&mut self, message: &KeepaliveMessage) {
+    pub(super) async fn say(&mut self, message: &KeepaliveMessage) {
         let frame = encode_frame(StreamKind::Keepalive, message).unwrap();
         self.keepalive.write_all(&frame).await.unwrap();
     }
 
-    pub async fn read(&mut self) -> KeepaliveMessage {
+    pub(super) async fn read(&mut self) -> KeepaliveMessage {
         self.from_keepalive.next().await.unwrap().unwrap()
     }
 
     /// Answers pings until the connection ends; gives the reason.
-    pub async fn answer_pings(&mut self) -> CloseReason {
+    pub(super) async fn answer_pings(&mut self) -> CloseReason {
         while let Ok(Some(message)) = self.from_keepalive.next().await {
             if let KeepaliveMessage::Ping(ping) = message {
                 let pong = KeepaliveMessage::Pong { nonce: ping.nonce };
@@ -110,21 +110,21 @@ impl Raw {
         tls::explain(&self.quic.closed().await)
     }
 
-    pub async fn closed(&self) -> CloseReason {
+    pub(super) async fn closed(&self) -> CloseReason {
         let closed = tokio::time::timeout(PATIENCE, self.quic.closed()).await;
         tls::explain(&closed.expect("the connection should have been closed"))
     }
 }
 
 /// Opens a stream with its kind byte.
-pub async fn open(quic: &Connection, kind: StreamKind) -> SendStream {
+pub(super) async fn open(quic: &Connection, kind: StreamKind) -> SendStream {
     let mut send = quic.open_uni().await.unwrap();
     send.write_all(&[kind.byte()]).await.unwrap();
     send
 }
 
 /// Takes the node's stream of a kind.
-pub async fn accept_kind(quic: &Connection, kind: StreamKind) -> FrameReader {
+pub(super) async fn accept_kind(quic: &Connection, kind: StreamKind) -> FrameReader {
     loop {
         let mut recv = quic.accept_uni().await.unwrap();
         if read_kind(&mut recv).await.unwrap() == Some(kind.byte()) {

@@ -155,3 +155,27 @@ async fn a_dialer_that_says_nothing_is_let_go() {
     assert_eq!(closed.code, CloseCode::HandshakeTimeout);
     assert_eq!(node.refused_with(plan.ip(2)).await, closed);
 }
+
+#[tokio::test]
+async fn a_flood_of_half_open_handshakes_is_bounded_and_others_still_get_in() {
+    use crate::net::admission::{MAX_HALF_OPEN, MAX_PER_IP};
+    let mut plan = Plan::new(2, 2);
+    plan.timing.handshake_timeout = PATIENCE;
+    let node = plan.start(1);
+    let flooding = endpoint(&plan, 3);
+    let crypto = tls::client_crypto(&identity(3, plan.ip(3))).unwrap();
+    let dial = || {
+        let client = quinn::ClientConfig::new(crypto.clone());
+        (flooding.connect_with(client, plan.address(1), "timed")).unwrap()
+    };
+    let mut held = Vec::new();
+    // Up to half of the bound no address is proved, then a few more of an address that is.
+    for _ in 0..MAX_HALF_OPEN / 2 + MAX_PER_IP {
+        held.push(dial().await.unwrap());
+    }
+    let refused = tls::explain(&dial().await.unwrap_err());
+    assert_eq!(refused.detail, "the peer takes no connection now");
+    let (masternode, full) = (plan.start(2), plan.start(4));
+    node.connected_to(&[masternode.ip, full.ip]).await;
+    drop(held);
+}

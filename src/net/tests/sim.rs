@@ -33,7 +33,7 @@ struct Inbox {
 }
 
 #[derive(Default)]
-pub struct Wire {
+pub(super) struct Wire {
     /// Ordered by (time, sequence).
     flying: Mutex<BTreeMap<(Instant, u64), (SocketAddr, Packet)>>,
     inboxes: Mutex<BTreeMap<SocketAddr, Inbox>>,
@@ -56,19 +56,19 @@ struct State {
 
 impl Wire {
     /// From now on every packet between these nodes and the others is lost.
-    pub fn isolate(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+    pub(super) fn isolate(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         self.state.lock().unwrap().isolated = addresses.into_iter().collect();
     }
 
     /// From now on so many packets of a thousand are lost, by a seed.
-    pub fn lose(&self, of_a_thousand: u32, seed: u64) {
+    pub(super) fn lose(&self, of_a_thousand: u32, seed: u64) {
         let mut state = self.state.lock().unwrap();
         state.loss = of_a_thousand;
         state.random = Some(ChaCha20Rng::seed_from_u64(seed));
     }
 
     /// A hash of everything that was sent so far.
-    pub fn trace(&self) -> blake3::Hash {
+    pub(super) fn trace(&self) -> blake3::Hash {
         self.state.lock().unwrap().trace.finalize()
     }
 
@@ -87,7 +87,7 @@ impl Wire {
     }
 
     /// A wire with its delivery task.
-    pub fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         let wire = Arc::new(Self::default());
         wire.state.lock().unwrap().started = Some(Instant::now());
         tokio::spawn(wire.clone().deliver());
@@ -111,7 +111,7 @@ impl Wire {
         }
     }
 
-    pub fn socket(self: &Arc<Self>, address: SocketAddr) -> Arc<dyn AsyncUdpSocket> {
+    pub(super) fn socket(self: &Arc<Self>, address: SocketAddr) -> Arc<dyn AsyncUdpSocket> {
         (self.inboxes.lock().unwrap()).insert(address, Inbox::default());
         Arc::new(Socket {
             wire: self.clone(),
@@ -211,7 +211,7 @@ impl WallClock for VirtualClock {
 }
 
 /// Starts a planned node on a wire.
-pub fn start(plan: &Plan, seed: u8, wire: &Arc<Wire>) -> Node {
+pub(super) fn start(plan: &Plan, seed: u8, wire: &Arc<Wire>) -> Node {
     let environment = NetEnvironment {
         socket: wire.socket(plan.address(seed)),
         runtime: Arc::new(TokioRuntime),
