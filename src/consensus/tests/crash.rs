@@ -40,7 +40,7 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         running.is_some_and(|running| running.actor.is_finished())
     };
     for _ in 0..500 {
-        if ended(&world) || world.height(crashing) >= 4 {
+        if ended(&world) || world.height(crashing) >= 3 {
             break;
         }
         world.submit();
@@ -63,7 +63,7 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         world.nodes[crashing].unsafe_sign = true;
     }
     world.start(crashing).await;
-    let goal = world.height(0).max(world.height(crashing)) + 4;
+    let goal = world.height(0).max(world.height(crashing)) + 3;
     world.reach(&ALL, goal, 120).await;
     world.assert_agreement();
     if lost != Lost::EverythingForced {
