@@ -451,9 +451,13 @@ impl<P: Ports> Host<P> {
                 block,
                 result,
             } => self.on_checked(height, block, result),
-            Done::Loaded { peer, result } => {
-                if let Some(block) = result? {
-                    self.serve_block(peer, &block);
+            Done::Loaded {
+                peer,
+                block,
+                result,
+            } => {
+                if let Some(loaded) = result?.filter(|loaded| loaded.hash() == block) {
+                    self.serve_committed(peer, &loaded);
                 }
                 Ok(())
             }
