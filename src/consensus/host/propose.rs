@@ -136,12 +136,12 @@ impl<P: Ports> Host<P> {
         self.build.in_progress = false;
         let block = match result {
             Ok(block) => block,
-            Err(ChainError::Store(error)) => return Err(error.into()),
-            Err(error) => {
+            Err(error @ (ChainError::Invalid(_) | ChainError::NotNext { .. })) => {
                 tracing::warn!(%height, %round, reason = %error, "no block could be built");
                 self.build.not_before = Some(now + BUILD_AGAIN_AFTER);
                 return Ok(());
             }
+            Err(error) => return Err(error.into()),
         };
         let slot = self.genesis.slot_at(block.header.time_ms);
         let in_parents_slot = slot <= self.genesis.slot_at(self.tip.time_ms);
@@ -235,13 +235,13 @@ impl<P: Ports> Host<P> {
         }
         let valid = match result {
             Ok(()) => Some(true),
-            Err(ChainError::Store(error)) => return Err(error.into()),
-            // The tip has moved meanwhile: the block is checked again if it still matters.
-            Err(ChainError::NotNext { .. }) => None,
-            Err(error) => {
+            Err(ChainError::Invalid(error)) => {
                 tracing::warn!(%height, %block, reason = %error, "a proposed block is invalid");
                 Some(false)
             }
+            // The tip has moved meanwhile: the block is checked again if it still matters.
+            Err(ChainError::NotNext { .. }) => None,
+            Err(error) => return Err(error.into()),
         };
         self.bodies.checked(height, block, valid);
         Ok(())

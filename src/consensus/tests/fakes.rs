@@ -114,9 +114,14 @@ impl FakePorts {
         let sound = header.parent == tip.hash
             && header.time_ms > tip.time_ms
             && header.state != INVALID_STATE;
-        sound
-            .then_some(())
-            .ok_or_else(|| BlockError::Other("breaks a rule".into()).into())
+        match sound {
+            true => Ok(()),
+            false => Err(ChainError::Invalid(BlockError::Time {
+                height: header.height,
+                time_ms: header.time_ms,
+                parent_time_ms: tip.time_ms,
+            })),
+        }
     }
 
     /// Adds a block to the chain and drops the log of its height, as one transaction.
