@@ -21,6 +21,10 @@ pub trait WallClock: Send + Sync + 'static {
 pub struct SystemClock;
 
 impl WallClock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one reader of the machine's clock"
+    )]
     fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |since| since.as_millis() as u64)
@@ -112,6 +116,7 @@ pub enum Offload {
 
 impl Offload {
     /// Runs the work and waits for its result. A panic in it continues in the caller.
+    #[expect(clippy::disallowed_methods, reason = "the one user of foreign threads")]
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
         match self {
             Offload::Inline => work(),

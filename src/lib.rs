@@ -5,11 +5,14 @@
 //! [`ledger`], commits it to [`store`] and publishes the tip to everyone. Nothing calls upwards.
 
 pub mod chain;
+pub mod config;
 pub mod consensus;
 pub mod env;
 pub mod ledger;
 pub mod mempool;
 pub mod net;
+pub mod node;
+pub mod rpc;
 pub mod store;
 pub mod sync;
 pub mod types;

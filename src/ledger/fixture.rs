@@ -13,28 +13,28 @@ use crate::types::{
 };
 
 /// What each allocation of [`genesis_with_powers`] holds.
-pub const ALLOCATED: Amount = Amount(1_000_000_000);
+pub(crate) const ALLOCATED: Amount = Amount(1_000_000_000);
 
 /// How many allocations there are: wallets 0 to 9.
-pub const WALLETS: u8 = 10;
+pub(crate) const WALLETS: u8 = 10;
 
 /// The key of a wallet.
-pub fn wallet(index: u8) -> SigningKey {
+pub(crate) fn wallet(index: u8) -> SigningKey {
     SigningKey::from_bytes(&[index.wrapping_add(100); 32])
 }
 
 /// The address of a wallet.
-pub fn address(index: u8) -> Address {
+pub(crate) fn address(index: u8) -> Address {
     Address::of(&PublicKey::from(&wallet(index)))
 }
 
 /// The consensus key of a masternode.
-pub fn consensus_key(index: u8) -> ConsensusKey {
+pub(crate) fn consensus_key(index: u8) -> ConsensusKey {
     ConsensusKey::from(&SigningKey::from_bytes(&[index.wrapping_add(1); 32]))
 }
 
 /// A chain with 5 s slots, these masternodes and ten wallets with one output each.
-pub fn genesis_with_powers(powers: &[u64]) -> Genesis {
+pub(crate) fn genesis_with_powers(powers: &[u64]) -> Genesis {
     let masternodes = powers
         .iter()
         .zip(0u8..)
@@ -64,7 +64,7 @@ pub fn genesis_with_powers(powers: &[u64]) -> Genesis {
 }
 
 /// A signed transaction that spends these outputs, each with its wallet.
-pub fn spend(
+pub(crate) fn spend(
     genesis: &GenesisHash,
     inputs: &[(OutPoint, u8)],
     outputs: &[(u8, u64)],
@@ -96,7 +96,7 @@ pub fn spend(
 }
 
 /// Signs every input again, by these wallets in order.
-pub fn sign(
+pub(crate) fn sign(
     transaction: &mut Transaction,
     genesis: &GenesisHash,
     owners: impl IntoIterator<Item = u8>,
@@ -108,16 +108,16 @@ pub fn sign(
 }
 
 /// A chain of one's own: genesis, set, tip and unspent outputs.
-pub struct Ledger {
-    pub genesis: Genesis,
-    pub validators: ValidatorSet,
-    pub rules: Rules,
-    pub parent: Parent,
-    pub outputs: BTreeMap<OutPoint, TxOutput>,
+pub(crate) struct Ledger {
+    pub(crate) genesis: Genesis,
+    pub(crate) validators: ValidatorSet,
+    pub(crate) rules: Rules,
+    pub(crate) parent: Parent,
+    pub(crate) outputs: BTreeMap<OutPoint, TxOutput>,
 }
 
 impl Ledger {
-    pub fn new(genesis: Genesis) -> Self {
+    pub(crate) fn new(genesis: Genesis) -> Self {
         Self {
             validators: ValidatorSet::from_genesis(&genesis),
             rules: Rules::of(&genesis),
@@ -128,17 +128,17 @@ impl Ledger {
     }
 
     /// The genesis output of a wallet.
-    pub fn allocation(&self, index: u8) -> OutPoint {
+    pub(crate) fn allocation(&self, index: u8) -> OutPoint {
         self.genesis.outputs()[usize::from(index)].0
     }
 
     /// A signed transaction of this chain.
-    pub fn spend(&self, inputs: &[(OutPoint, u8)], outputs: &[(u8, u64)]) -> Transaction {
+    pub(crate) fn spend(&self, inputs: &[(OutPoint, u8)], outputs: &[(u8, u64)]) -> Transaction {
         spend(&self.rules.genesis, inputs, outputs)
     }
 
     /// A draft of masternode 0 at the parent's next millisecond.
-    pub fn draft(&self, candidates: Vec<Transaction>) -> Draft {
+    pub(crate) fn draft(&self, candidates: Vec<Transaction>) -> Draft {
         Draft {
             proposer: consensus_key(0),
             time_ms: self.parent.time_ms + 1,
@@ -148,7 +148,7 @@ impl Ledger {
     }
 
     /// Builds a block from candidates and moves on to it.
-    pub fn advance(&mut self, candidates: Vec<Transaction>) -> Block {
+    pub(crate) fn advance(&mut self, candidates: Vec<Transaction>) -> Block {
         let draft = self.draft(candidates);
         let (block, applied) = assemble_block(
             &self.genesis,

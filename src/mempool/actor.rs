@@ -16,13 +16,13 @@ use super::core::Core;
 use super::gossip::Outbox;
 use super::intake::{Batch, Checked, Reply, Verdict};
 use super::pool::PoolLimits;
+use super::ports::ChainReader;
 use super::{MempoolError, MempoolStats, WaitingTransaction};
-use crate::chain::{Chain, ChainError};
+use crate::chain::ChainError;
 use crate::env::Offload;
 use crate::ledger::{Rules, TransactionError};
-use crate::net::{NetHandle, SendError, TransactionsEvent};
-use crate::types::{Block, Height, OutPoint, PeerIp, Transaction, TxId, TxOutput};
-use crate::wire::TransactionsMessage;
+use crate::net::TransactionsEvent;
+use crate::types::{Block, Height, OutPoint, Transaction, TxId, TxOutput};
 
 /// Further behind than this, the pool is checked as a whole instead of block by block.
 const MAX_BLOCKS_BEHIND: u64 = 256;
@@ -34,7 +34,7 @@ const OUTPOINTS_AT_ONCE: usize = 10_000;
 const MAX_PARKED: usize = 16;
 
 /// A request of a handle.
-pub enum Request {
+pub(super) enum Request {
     /// Check and take a transaction.
     Submit {
         /// The transaction.
@@ -69,12 +69,12 @@ pub enum Request {
 }
 
 /// The mempool's actor.
-pub struct Actor {
-    chain: Chain,
+pub(super) struct Actor<C, O> {
+    chain: C,
     offload: Offload,
     rules: Rules,
     core: Core,
-    outbox: Network,
+    outbox: O,
     ready: watch::Sender<bool>,
     /// The block that the pool has followed the chain to.
     height: Height,
@@ -102,23 +102,19 @@ enum Done {
     Outputs(Height, Outputs),
 }
 
-/// The network as gossip sees it.
-struct Network(NetHandle);
-
-impl Outbox for Network {
-    fn send(&mut self, to: PeerIp, message: TransactionsMessage) -> Result<(), SendError> {
-        self.0.send_transactions(to, message)
-    }
-}
-
-impl Actor {
+impl<C: ChainReader, O: Outbox> Actor<C, O> {
     /// An actor with an empty pool at the chain's tip.
-    pub fn new(chain: Chain, net: NetHandle, offload: Offload, ready: watch::Sender<bool>) -> Self {
-        let rules = Rules::of(chain.genesis());
+    pub(super) fn new(
+        chain: C,
+        rules: Rules,
+        outbox: O,
+        offload: Offload,
+        ready: watch::Sender<bool>,
+    ) -> Self {
         Self {
             rules,
             core: Core::new(rules, PoolLimits::RECOMMENDED),
-            outbox: Network(net),
+            outbox,
             ready,
             height: chain.tip().height,
             recheck_due: false,
@@ -130,7 +126,7 @@ impl Actor {
     }
 
     /// Runs until cancelled, or until the chain cannot be read.
-    pub async fn run(
+    pub(super) async fn run(
         mut self,
         mut mailbox: mpsc::Receiver<Request>,
         mut inbound: mpsc::Receiver<TransactionsEvent>,
@@ -287,7 +283,7 @@ async fn until(tick: Option<Instant>) {
 
 /// Checks a batch against the chain's outputs, the signatures where they hold up nobody.
 async fn check(
-    chain: Chain,
+    chain: impl ChainReader,
     offload: Offload,
     rules: Rules,
     batch: Batch,
@@ -299,7 +295,7 @@ async fn check(
         if matches!(
             verdict,
             Verdict::Refused(TransactionError::MissingInput { .. })
-        ) && let Some((height, _)) = chain.find_transaction(item.txid).await?
+        ) && let Some(height) = chain.final_height(item.txid).await?
         {
             *verdict = Verdict::Final(height);
         }
@@ -307,20 +303,23 @@ async fn check(
     Ok(Done::Checked(checked))
 }
 
-async fn read_block(chain: Chain, height: Height) -> Result<Done, ChainError> {
+async fn read_block(chain: impl ChainReader, height: Height) -> Result<Done, ChainError> {
     Ok(Done::Block(height, chain.block(height).await?))
 }
 
 /// The outputs as they are at `tip` or later; later blocks are followed afterwards.
 async fn read_outputs(
-    chain: Chain,
+    chain: impl ChainReader,
     tip: Height,
     outpoints: Vec<OutPoint>,
 ) -> Result<Done, ChainError> {
     Ok(Done::Outputs(tip, outputs_of(&chain, outpoints).await?))
 }
 
-async fn outputs_of(chain: &Chain, outpoints: Vec<OutPoint>) -> Result<Outputs, ChainError> {
+async fn outputs_of(
+    chain: &impl ChainReader,
+    outpoints: Vec<OutPoint>,
+) -> Result<Outputs, ChainError> {
     let mut known = BTreeMap::new();
     for part in outpoints.chunks(OUTPOINTS_AT_ONCE) {
         let outputs = chain.outputs(part.to_vec()).await?;
@@ -329,3 +328,6 @@ async fn outputs_of(chain: &Chain, outpoints: Vec<OutPoint>) -> Result<Outputs, 
     }
     Ok(known)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use crate::wire::TransactionsMessage;
 const REMEMBERED_IDS: usize = 20_000;
 
 /// Everything but chain, network and time.
-pub struct Core {
+pub(super) struct Core {
     pool: Pool,
     intake: Intake,
     orphans: Orphans,
@@ -36,7 +36,7 @@ pub struct Core {
 
 impl Core {
     /// An empty mempool.
-    pub fn new(rules: Rules, limits: PoolLimits) -> Self {
+    pub(super) fn new(rules: Rules, limits: PoolLimits) -> Self {
         Self {
             pool: Pool::new(rules, limits),
             intake: Intake::default(),
@@ -49,22 +49,22 @@ impl Core {
     }
 
     /// The pool.
-    pub fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
 
     /// Whether network events should be read.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.intake.has_room()
     }
 
     /// Whether nothing here depends on the chain: blocks need not be read.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.pool.is_empty() && self.intake.is_empty() && self.orphans.is_empty()
     }
 
     /// Counts and sizes.
-    pub fn stats(&self) -> MempoolStats {
+    pub(super) fn stats(&self) -> MempoolStats {
         MempoolStats {
             transactions: self.pool.len(),
             bytes: self.pool.bytes(),
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// A user submits a transaction.
-    pub fn submit(&mut self, transaction: Transaction, reply: Reply) {
+    pub(super) fn submit(&mut self, transaction: Transaction, reply: Reply) {
         let item = Item {
             txid: transaction.id(),
             transaction,
@@ -89,7 +89,7 @@ impl Core {
     }
 
     /// The network delivers.
-    pub fn on_event(&mut self, event: TransactionsEvent, now: Instant) {
+    pub(super) fn on_event(&mut self, event: TransactionsEvent, now: Instant) {
         match event {
             TransactionsEvent::Connected { peer } => self.gossip.connected(peer, &self.pool, now),
             TransactionsEvent::Disconnected { peer } => self.gossip.disconnected(peer),
@@ -102,18 +102,18 @@ impl Core {
     }
 
     /// Sends what there is to send.
-    pub fn flush(&mut self, now: Instant, outbox: &mut dyn Outbox) {
+    pub(super) fn flush(&mut self, now: Instant, outbox: &mut dyn Outbox) {
         self.gossip.flush(&self.pool, now, outbox);
     }
 
     /// When [`Core::flush`] must be called again at the latest.
-    pub fn next_tick(&self) -> Option<Instant> {
+    pub(super) fn next_tick(&self) -> Option<Instant> {
         self.gossip.next_tick()
     }
 
     /// The next transactions to check, `None` when none wait. What the pool alone can decide is
     /// decided at once.
-    pub fn next_batch(&mut self) -> Option<Batch> {
+    pub(super) fn next_batch(&mut self) -> Option<Batch> {
         loop {
             let taken = self.intake.take_batch();
             if taken.is_empty() {
@@ -137,7 +137,7 @@ impl Core {
     }
 
     /// The verdicts on a batch.
-    pub fn on_checked(&mut self, checked: Checked) {
+    pub(super) fn on_checked(&mut self, checked: Checked) {
         let Checked {
             verdicts,
             from_chain,
@@ -163,7 +163,7 @@ impl Core {
     }
 
     /// The chain has a new block.
-    pub fn on_block(&mut self, height: Height, transactions: &[Transaction]) {
+    pub(super) fn on_block(&mut self, height: Height, transactions: &[Transaction]) {
         let conflicting = self.pool.apply_block(transactions);
         if !conflicting.is_empty() {
             debug!(%height, count = conflicting.len(), "dropped what the block contradicts");
@@ -181,7 +181,7 @@ impl Core {
 
     /// The chain has moved in a way that was not followed block by block; `chain` answers for all of
     /// the pool's inputs. Returns how many transactions were dropped.
-    pub fn recheck(&mut self, chain: &dyn StateView) -> usize {
+    pub(super) fn recheck(&mut self, chain: &dyn StateView) -> usize {
         self.refused.clear();
         for orphan in self.orphans.take_all() {
             self.queue(orphan.from, orphan.txid, orphan.transaction);
@@ -190,7 +190,7 @@ impl Core {
     }
 
     /// The chain has moved while nothing here depended on it.
-    pub fn skip_blocks(&mut self) {
+    pub(super) fn skip_blocks(&mut self) {
         self.refused.clear();
     }
 

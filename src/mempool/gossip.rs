@@ -27,42 +27,42 @@ use crate::wire::messages::MAX_TRANSACTION_IDS;
 const KNOWN_IDS: usize = 12_000;
 
 /// The most wanted ids that a peer may be an announcer of: a whole pool.
-pub const MAX_WANTED_OF_PEER: usize = 10_000;
+pub(super) const MAX_WANTED_OF_PEER: usize = 10_000;
 
 /// The most announcers remembered for an id.
 const MAX_ANNOUNCERS: usize = 8;
 
 /// The most ids asked of a peer and not yet answered.
-pub const MAX_IN_FLIGHT: usize = 512;
+pub(super) const MAX_IN_FLIGHT: usize = 512;
 
 /// The most bodies that a peer may have asked for and not yet been sent.
-pub const MAX_TO_SERVE: usize = 2 * MAX_TRANSACTION_IDS;
+pub(super) const MAX_TO_SERVE: usize = 2 * MAX_TRANSACTION_IDS;
 
 /// A peer that sends nothing for this long after a question loses it.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A peer that sends other transactions but not this one for this long loses the question.
-pub const SLOW_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const SLOW_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How often an id is asked for before it is forgotten.
 const MAX_ATTEMPTS: u8 = 6;
 
 /// How often timeouts are looked at and full queues tried again.
-pub const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// Bodies are packed into frames of this size: far below the stream's limit, so that a queue of them
 /// stays small, and above the largest transaction.
 const BODIES_BYTES: usize = 256 * 1024;
 
 /// Where messages go.
-pub trait Outbox {
+pub(super) trait Outbox {
     /// Queues a message for a peer.
     fn send(&mut self, to: PeerIp, message: TransactionsMessage) -> Result<(), SendError>;
 }
 
 /// The state of gossip with all peers.
 #[derive(Default)]
-pub struct Gossip {
+pub(super) struct Gossip {
     peers: BTreeMap<PeerIp, Peer>,
     wanted: BTreeMap<TxId, Wanted>,
     /// Numbers wanted ids in the order in which they became known.
@@ -112,7 +112,7 @@ enum Stage {
 
 impl Gossip {
     /// A peer is connected: it will be told of everything in the pool.
-    pub fn connected(&mut self, peer: PeerIp, pool: &Pool, now: Instant) {
+    pub(super) fn connected(&mut self, peer: PeerIp, pool: &Pool, now: Instant) {
         self.disconnected(peer);
         let state = Peer {
             known: RecentIds::new(KNOWN_IDS),
@@ -128,7 +128,7 @@ impl Gossip {
     }
 
     /// A peer is gone: what it was asked for is open again, what only it had is forgotten.
-    pub fn disconnected(&mut self, peer: PeerIp) {
+    pub(super) fn disconnected(&mut self, peer: PeerIp) {
         if self.peers.remove(&peer).is_none() {
             return;
         }
@@ -144,7 +144,12 @@ impl Gossip {
     }
 
     /// A peer has ids; `is_needed` says which are unknown here.
-    pub fn announced(&mut self, peer: PeerIp, ids: &[TxId], is_needed: impl Fn(&TxId) -> bool) {
+    pub(super) fn announced(
+        &mut self,
+        peer: PeerIp,
+        ids: &[TxId],
+        is_needed: impl Fn(&TxId) -> bool,
+    ) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -161,7 +166,7 @@ impl Gossip {
     }
 
     /// A peer can be asked for an id that is needed here.
-    pub fn want(&mut self, peer: PeerIp, txid: TxId) {
+    pub(super) fn want(&mut self, peer: PeerIp, txid: TxId) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -189,7 +194,7 @@ impl Gossip {
     }
 
     /// A peer asks for bodies.
-    pub fn requested(&mut self, peer: PeerIp, ids: Vec<TxId>) {
+    pub(super) fn requested(&mut self, peer: PeerIp, ids: Vec<TxId>) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -202,7 +207,7 @@ impl Gossip {
 
     /// A peer has sent a body. True when it is to be checked: it was wanted, that peer could be
     /// asked for it, and no other copy is being checked.
-    pub fn arrived(&mut self, peer: PeerIp, txid: TxId, now: Instant) -> bool {
+    pub(super) fn arrived(&mut self, peer: PeerIp, txid: TxId, now: Instant) -> bool {
         let Some(state) = self.peers.get_mut(&peer) else {
             return false;
         };
@@ -231,7 +236,7 @@ impl Gossip {
     }
 
     /// An id is no longer wanted, whatever the reason.
-    pub fn settled(&mut self, txid: &TxId) {
+    pub(super) fn settled(&mut self, txid: &TxId) {
         let Some(wanted) = self.wanted.remove(txid) else {
             return;
         };
@@ -245,7 +250,7 @@ impl Gossip {
     }
 
     /// The copy that a peer sent was worthless although the id may be good: others are asked.
-    pub fn bad_copy(&mut self, peer: PeerIp, txid: TxId) {
+    pub(super) fn bad_copy(&mut self, peer: PeerIp, txid: TxId) {
         if let Some(wanted) = self.wanted.get_mut(&txid)
             && wanted.stage == Stage::Checking
         {
@@ -255,7 +260,7 @@ impl Gossip {
     }
 
     /// A transaction has entered the pool: all who are not known to have it will be told.
-    pub fn accepted(&mut self, txid: TxId, pool: &Pool) {
+    pub(super) fn accepted(&mut self, txid: TxId, pool: &Pool) {
         self.settled(&txid);
         for peer in self.peers.values_mut() {
             if peer.known.contains(&txid) {
@@ -270,7 +275,7 @@ impl Gossip {
     }
 
     /// Sends what there is to send, and passes overdue questions on.
-    pub fn flush(&mut self, pool: &Pool, now: Instant, outbox: &mut dyn Outbox) {
+    pub(super) fn flush(&mut self, pool: &Pool, now: Instant, outbox: &mut dyn Outbox) {
         if self.next_tick.is_some_and(|tick| tick <= now) {
             self.next_tick = None;
             for peer in self.peers.values_mut() {
@@ -293,22 +298,22 @@ impl Gossip {
     }
 
     /// When [`Gossip::flush`] must be called again at the latest.
-    pub fn next_tick(&self) -> Option<Instant> {
+    pub(super) fn next_tick(&self) -> Option<Instant> {
         self.next_tick
     }
 
     /// How many ids are wanted.
-    pub fn wanted(&self) -> usize {
+    pub(super) fn wanted(&self) -> usize {
         self.wanted.len()
     }
 
     /// Announcements and requests ignored because they were over a limit.
-    pub fn over_limit(&self) -> u64 {
+    pub(super) fn over_limit(&self) -> u64 {
         self.over_limit
     }
 
     /// Bodies that nobody had asked for.
-    pub fn unrequested(&self) -> u64 {
+    pub(super) fn unrequested(&self) -> u64 {
         self.unrequested
     }
 

@@ -11,10 +11,10 @@ use crate::ledger::{Rules, StateView, TransactionError, check_form, check_spendi
 use crate::types::{Height, OutPoint, PeerIp, Transaction, TxId, TxOutput};
 
 /// The most submissions that wait.
-pub const MAX_SUBMISSIONS: usize = 256;
+pub(super) const MAX_SUBMISSIONS: usize = 256;
 
 /// From this many bytes on, no more is read from peers.
-pub const PEER_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const PEER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most transactions of one batch.
 const BATCH_TRANSACTIONS: usize = 256;
@@ -23,11 +23,11 @@ const BATCH_TRANSACTIONS: usize = 256;
 const BATCH_BYTES: usize = 512 * 1024;
 
 /// Where the verdict on a submission goes.
-pub type Reply = oneshot::Sender<Result<TxId, MempoolError>>;
+pub(super) type Reply = oneshot::Sender<Result<TxId, MempoolError>>;
 
 /// Where a transaction came from.
 #[derive(Debug)]
-pub enum Origin {
+pub(super) enum Origin {
     /// A user of this node, who waits for the verdict.
     Local(Reply),
     /// A peer.
@@ -36,18 +36,18 @@ pub enum Origin {
 
 /// A transaction to be checked.
 #[derive(Debug)]
-pub struct Item {
+pub(super) struct Item {
     /// Its id.
-    pub txid: TxId,
+    pub(super) txid: TxId,
     /// The transaction.
-    pub transaction: Transaction,
+    pub(super) transaction: Transaction,
     /// Where it came from.
-    pub origin: Origin,
+    pub(super) origin: Origin,
 }
 
 /// The waiting items.
 #[derive(Default)]
-pub struct Intake {
+pub(super) struct Intake {
     local: VecDeque<Item>,
     peers: VecDeque<Item>,
     peer_bytes: usize,
@@ -55,7 +55,7 @@ pub struct Intake {
 
 impl Intake {
     /// Queues an item. A submission beyond the limit comes back.
-    pub fn push(&mut self, item: Item) -> Result<(), Item> {
+    pub(super) fn push(&mut self, item: Item) -> Result<(), Item> {
         match &item.origin {
             Origin::Local(_) if self.local.len() >= MAX_SUBMISSIONS => return Err(item),
             Origin::Local(_) => self.local.push_back(item),
@@ -68,17 +68,17 @@ impl Intake {
     }
 
     /// Whether more should be read from peers.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.peer_bytes < PEER_BYTES
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.local.is_empty() && self.peers.is_empty()
     }
 
     /// The items of the next batch.
-    pub fn take_batch(&mut self) -> Vec<Item> {
+    pub(super) fn take_batch(&mut self) -> Vec<Item> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         while batch.len() < BATCH_TRANSACTIONS && bytes < BATCH_BYTES {
@@ -103,14 +103,14 @@ impl Intake {
 
 /// Items to check together, with what the pool knows about their inputs.
 #[derive(Debug)]
-pub struct Batch {
+pub(super) struct Batch {
     items: Vec<Item>,
     from_pool: BTreeMap<OutPoint, TxOutput>,
 }
 
 /// The verdict on an item, before the pool's own rules.
 #[derive(Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// It may enter the pool.
     Verified(Verified),
     /// It is in the chain.
@@ -121,16 +121,16 @@ pub enum Verdict {
 
 /// A checked batch, and the chain's outputs that it was checked with.
 #[derive(Debug)]
-pub struct Checked {
+pub(super) struct Checked {
     /// Each item's id and origin, the transaction when the caller may still need it, the verdict.
-    pub verdicts: Vec<(Item, Verdict)>,
+    pub(super) verdicts: Vec<(Item, Verdict)>,
     /// The chain's unspent outputs among the inputs.
-    pub from_chain: BTreeMap<OutPoint, TxOutput>,
+    pub(super) from_chain: BTreeMap<OutPoint, TxOutput>,
 }
 
 impl Batch {
     /// A batch over a pool, which must not lose transactions before the verdicts come back.
-    pub fn new(items: Vec<Item>, pool: &Pool) -> Self {
+    pub(super) fn new(items: Vec<Item>, pool: &Pool) -> Self {
         let inputs = items.iter().flat_map(|item| &item.transaction.inputs);
         let from_pool = inputs
             .filter_map(|input| Some((input.outpoint, pool.output(&input.outpoint)?)))
@@ -139,7 +139,7 @@ impl Batch {
     }
 
     /// The outputs that the chain must be asked for, ascending.
-    pub fn outpoints(&self) -> Vec<OutPoint> {
+    pub(super) fn outpoints(&self) -> Vec<OutPoint> {
         let inputs = self.items.iter().flat_map(|item| &item.transaction.inputs);
         let mut outpoints: Vec<OutPoint> = inputs
             .map(|input| input.outpoint)
@@ -152,7 +152,7 @@ impl Batch {
 
     /// Checks every item: what is cheap first, signatures only when the rest holds, so that making
     /// this node compute costs coins. An item may spend what an earlier one of the batch makes.
-    pub fn check(self, from_chain: BTreeMap<OutPoint, TxOutput>, rules: &Rules) -> Checked {
+    pub(super) fn check(self, from_chain: BTreeMap<OutPoint, TxOutput>, rules: &Rules) -> Checked {
         let mut known = Known {
             pool: self.from_pool,
             chain: from_chain,

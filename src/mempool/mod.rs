@@ -14,6 +14,7 @@
 //! | `gossip` | who has what, what is asked of whom, what is announced and served |
 //! | `core` | these four together: everything but chain, network and time |
 //! | `actor` | the loop around `core` |
+//! | `ports` | what the actor needs from chain and network |
 //!
 //! Limits and full queues:
 //! - pool: 10,000 transactions and 100 MB; the worst fee rates leave for better ones;
@@ -30,6 +31,7 @@ mod gossip;
 mod intake;
 mod orphans;
 mod pool;
+mod ports;
 mod rate;
 mod recent;
 
@@ -38,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, ChainError};
 use crate::env::Offload;
-use crate::ledger::TransactionError;
+use crate::ledger::{Rules, TransactionError};
 use crate::net::{NetHandle, TransactionsEvent};
 use crate::types::{Amount, Height, OutPoint, Transaction, TxId};
 
@@ -177,7 +179,8 @@ pub fn start(
 ) {
     let (requests, mailbox) = mpsc::channel(MAILBOX);
     let (ready_sender, ready) = watch::channel(false);
-    let actor = Actor::new(chain, net, offload, ready_sender);
+    let rules = Rules::of(chain.genesis());
+    let actor = Actor::new(chain, rules, net, offload, ready_sender);
     let handle = Mempool { requests, ready };
     (handle, actor.run(mailbox, inbound, cancel))
 }

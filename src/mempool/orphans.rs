@@ -6,39 +6,39 @@ use std::collections::VecDeque;
 use crate::types::{PeerIp, Transaction, TxId};
 
 /// The most orphans.
-pub const MAX_ORPHANS: usize = 100;
+pub(super) const MAX_ORPHANS: usize = 100;
 
 /// The most orphans of one peer.
-pub const MAX_ORPHANS_OF_PEER: usize = 20;
+pub(super) const MAX_ORPHANS_OF_PEER: usize = 20;
 
 /// An orphan waits while this many blocks pass.
 const MAX_BLOCKS: u32 = 20;
 
 /// A transaction that waits for another.
 #[derive(Debug)]
-pub struct Orphan {
+pub(super) struct Orphan {
     /// Its id.
-    pub txid: TxId,
+    pub(super) txid: TxId,
     /// The transaction.
-    pub transaction: Transaction,
+    pub(super) transaction: Transaction,
     /// Who sent it.
-    pub from: PeerIp,
+    pub(super) from: PeerIp,
     /// The first transaction that it needs and that is not known.
-    pub parent: TxId,
+    pub(super) parent: TxId,
     /// How many blocks it has seen pass.
-    pub blocks: u32,
+    pub(super) blocks: u32,
 }
 
 /// The orphans, oldest first. Few enough to search them one by one.
 #[derive(Default)]
-pub struct Orphans {
+pub(super) struct Orphans {
     held: VecDeque<Orphan>,
 }
 
 impl Orphans {
     /// Keeps an orphan. The oldest of the same peer leaves when that peer has too many, the oldest
     /// of all when there are too many together.
-    pub fn insert(&mut self, orphan: Orphan) {
+    pub(super) fn insert(&mut self, orphan: Orphan) {
         if self.contains(&orphan.txid) {
             return;
         }
@@ -53,7 +53,7 @@ impl Orphans {
     }
 
     /// Takes out all that wait for a transaction, oldest first.
-    pub fn take_children(&mut self, parent: &TxId) -> Vec<Orphan> {
+    pub(super) fn take_children(&mut self, parent: &TxId) -> Vec<Orphan> {
         let (children, rest): (Vec<Orphan>, Vec<Orphan>) = std::mem::take(&mut self.held)
             .into_iter()
             .partition(|orphan| orphan.parent == *parent);
@@ -62,12 +62,12 @@ impl Orphans {
     }
 
     /// Takes out all, oldest first.
-    pub fn take_all(&mut self) -> Vec<Orphan> {
+    pub(super) fn take_all(&mut self) -> Vec<Orphan> {
         std::mem::take(&mut self.held).into()
     }
 
     /// A block has passed: forgets what has waited for [`MAX_BLOCKS`] of them.
-    pub fn age(&mut self) {
+    pub(super) fn age(&mut self) {
         for orphan in &mut self.held {
             orphan.blocks += 1;
         }
@@ -75,22 +75,22 @@ impl Orphans {
     }
 
     /// Forgets a transaction.
-    pub fn remove(&mut self, txid: &TxId) {
+    pub(super) fn remove(&mut self, txid: &TxId) {
         self.held.retain(|orphan| orphan.txid != *txid);
     }
 
     /// Whether a transaction is held.
-    pub fn contains(&self, txid: &TxId) -> bool {
+    pub(super) fn contains(&self, txid: &TxId) -> bool {
         self.held.iter().any(|orphan| orphan.txid == *txid)
     }
 
     /// How many are held.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.held.len()
     }
 
     /// Whether none is held.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 }

@@ -26,18 +26,18 @@ use crate::types::{Amount, OutPoint, Transaction, TxId, TxOutput};
 
 /// How much waits at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolLimits {
+pub(super) struct PoolLimits {
     /// The most transactions.
-    pub transactions: usize,
+    pub(super) transactions: usize,
     /// The most encoded bytes.
-    pub bytes: usize,
+    pub(super) bytes: usize,
     /// The longest unconfirmed chain: a transaction and all its unconfirmed ancestors.
-    pub chain: usize,
+    pub(super) chain: usize,
 }
 
 impl PoolLimits {
     /// The limits of a node.
-    pub const RECOMMENDED: PoolLimits = PoolLimits {
+    pub(super) const RECOMMENDED: PoolLimits = PoolLimits {
         transactions: 10_000,
         bytes: 100_000_000,
         chain: 25,
@@ -46,14 +46,14 @@ impl PoolLimits {
 
 /// A transaction whose form and signatures hold: what may be checked without knowing any output.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub(super) struct Verified {
     txid: TxId,
     transaction: Arc<Transaction>,
 }
 
 impl Verified {
     /// Checks form and signatures.
-    pub fn check(transaction: Transaction, rules: &Rules) -> Result<Self, TransactionError> {
+    pub(super) fn check(transaction: Transaction, rules: &Rules) -> Result<Self, TransactionError> {
         check_form(&transaction, rules)?;
         check_signatures(&transaction, rules)?;
         Ok(Self {
@@ -65,7 +65,7 @@ impl Verified {
 
 /// What became of a transaction that was not refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Insertion {
+pub(super) enum Insertion {
     /// It waits now.
     New {
         /// What had to leave for it.
@@ -76,7 +76,7 @@ pub enum Insertion {
 }
 
 /// The waiting transactions.
-pub struct Pool {
+pub(super) struct Pool {
     rules: Rules,
     limits: PoolLimits,
     entries: BTreeMap<TxId, Entry>,
@@ -138,7 +138,7 @@ impl StateView for Overlay<'_> {
 
 impl Pool {
     /// An empty pool.
-    pub fn new(rules: Rules, limits: PoolLimits) -> Self {
+    pub(super) fn new(rules: Rules, limits: PoolLimits) -> Self {
         Self {
             rules,
             limits,
@@ -152,7 +152,7 @@ impl Pool {
 
     /// Takes a transaction in, if it may spend what it names and there is room for it. `chain` must
     /// know those of its inputs that are not made in the pool.
-    pub fn insert(
+    pub(super) fn insert(
         &mut self,
         verified: Verified,
         chain: &dyn StateView,
@@ -182,7 +182,7 @@ impl Pool {
     }
 
     /// Refuses a transaction that spends what a waiting one spends.
-    pub fn check_conflict(
+    pub(super) fn check_conflict(
         &self,
         txid: TxId,
         transaction: &Transaction,
@@ -201,7 +201,7 @@ impl Pool {
 
     /// Takes out what a new block of the chain contains, and what spends the same outputs with all
     /// its descendants. Returns the latter.
-    pub fn apply_block(&mut self, transactions: &[Transaction]) -> Vec<TxId> {
+    pub(super) fn apply_block(&mut self, transactions: &[Transaction]) -> Vec<TxId> {
         let mut conflicting = Vec::new();
         for transaction in transactions {
             let txid = transaction.id();
@@ -221,7 +221,7 @@ impl Pool {
     /// Checks every transaction again after changes of the chain that the pool has not followed:
     /// takes out those that spend what neither the pool makes nor `chain` knows, and returns them.
     /// `chain` must answer for all of [`Pool::inputs`].
-    pub fn recheck(&mut self, chain: &dyn StateView) -> Vec<TxId> {
+    pub(super) fn recheck(&mut self, chain: &dyn StateView) -> Vec<TxId> {
         let old = std::mem::take(&mut self.entries);
         self.spenders.clear();
         self.by_worth.clear();
@@ -243,39 +243,39 @@ impl Pool {
     }
 
     /// Every output that is spent here, ascending.
-    pub fn inputs(&self) -> Vec<OutPoint> {
+    pub(super) fn inputs(&self) -> Vec<OutPoint> {
         self.spenders.keys().copied().collect()
     }
 
     /// A waiting transaction.
-    pub fn get(&self, txid: &TxId) -> Option<&Arc<Transaction>> {
+    pub(super) fn get(&self, txid: &TxId) -> Option<&Arc<Transaction>> {
         self.entries.get(txid).map(|entry| &entry.transaction)
     }
 
     /// Whether a transaction waits.
-    pub fn contains(&self, txid: &TxId) -> bool {
+    pub(super) fn contains(&self, txid: &TxId) -> bool {
         self.entries.contains_key(txid)
     }
 
     /// An output that a waiting transaction makes, spent or not.
-    pub fn output(&self, outpoint: &OutPoint) -> Option<TxOutput> {
+    pub(super) fn output(&self, outpoint: &OutPoint) -> Option<TxOutput> {
         let transaction = self.get(&outpoint.txid)?;
         let index = usize::try_from(outpoint.index).ok()?;
         transaction.outputs.get(index).copied()
     }
 
     /// How many transactions wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Their encoded bytes.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 

@@ -9,16 +9,16 @@ use crate::types::TxId;
 /// Sums stay far below the type's limits: a pool holds at most some ten thousand amounts of 64 bits
 /// and some hundred million bytes, so even the cross products fit.
 #[derive(Clone, Copy, Debug)]
-pub struct FeeRate {
+pub(super) struct FeeRate {
     /// The fees, in units.
-    pub fee: u128,
+    pub(super) fee: u128,
     /// The encoded bytes; never 0.
-    pub bytes: u128,
+    pub(super) bytes: u128,
 }
 
 impl FeeRate {
     /// Both together.
-    pub fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             fee: self.fee + other.fee,
             bytes: self.bytes + other.bytes,
@@ -26,7 +26,7 @@ impl FeeRate {
     }
 
     /// What is left without the other, which must be part of it.
-    pub fn minus(self, other: Self) -> Self {
+    pub(super) fn minus(self, other: Self) -> Self {
         Self {
             fee: self.fee - other.fee,
             bytes: self.bytes - other.bytes,
@@ -34,7 +34,7 @@ impl FeeRate {
     }
 
     /// Units for 1,000 bytes, rounded down, for display.
-    pub fn per_kb(self) -> u64 {
+    pub(super) fn per_kb(self) -> u64 {
         u64::try_from(self.fee * 1_000 / self.bytes).unwrap_or(u64::MAX)
     }
 }
@@ -62,13 +62,13 @@ impl Eq for FeeRate {}
 /// A place in the order of the pool: lower rates first, and of equal rates the later arrival first.
 /// Arrival numbers are unique, so the order is total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
+pub(super) struct Rank {
     /// The rate that counts.
-    pub rate: FeeRate,
+    pub(super) rate: FeeRate,
     /// When it arrived, as a running number.
-    pub arrival: Reverse<u64>,
+    pub(super) arrival: Reverse<u64>,
     /// The transaction.
-    pub txid: TxId,
+    pub(super) txid: TxId,
 }
 
 #[cfg(test)]

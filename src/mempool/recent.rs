@@ -5,14 +5,14 @@ use lru::LruCache;
 use crate::types::TxId;
 
 /// Remembers the ids that were used last, up to a number.
-pub struct RecentIds {
+pub(super) struct RecentIds {
     ids: LruCache<TxId, ()>,
     limit: usize,
 }
 
 impl RecentIds {
     /// Remembers up to `limit` ids. Memory grows with what is held, not with the limit.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             ids: LruCache::unbounded(),
             limit,
@@ -20,7 +20,7 @@ impl RecentIds {
     }
 
     /// Remembers an id; the one not used for longest is forgotten when there are too many.
-    pub fn insert(&mut self, txid: TxId) {
+    pub(super) fn insert(&mut self, txid: TxId) {
         self.ids.put(txid, ());
         if self.ids.len() > self.limit {
             self.ids.pop_lru();
@@ -28,12 +28,12 @@ impl RecentIds {
     }
 
     /// Whether an id is remembered.
-    pub fn contains(&self, txid: &TxId) -> bool {
+    pub(super) fn contains(&self, txid: &TxId) -> bool {
         self.ids.contains(txid)
     }
 
     /// Forgets everything.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.ids.clear();
     }
 }

@@ -1,12 +1,59 @@
 //! The network: one QUIC connection per peer IP, separate streams for keepalive, consensus, block
-//! bodies, transactions and sync. The only user of QUIC in this crate.
+//! bodies, transactions and sync. The only user of QUIC in this crate. It decodes and never
+//! interprets.
+//!
+//! ```text
+//! socket -> endpoint -> admission -> handshake (TLS, pin, Hello) -> manager (slot, Welcome)
+//!        -> connection -> one task per stream -> Inbound -> consensus | mempool | sync
+//! ```
+//!
+//! - `manager`: the one actor that owns the registry, the dial schedule and what is known of peers;
+//!   `direction` and `backoff` are its pure rules, `admission` bounds handshakes in progress.
+//! - `handshake`: from the first packet to the Welcome.
+//! - `connection`: the tasks of one established connection; `keepalive` and `liveness`, `queue`
+//!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`.
+//! - `identity`, `tls`, `pins`, `connection_id`: who is who.
+//!
+//! Everything is bounded: handshakes, peers, streams, queues, frames, bytes in flight. Where a
+//! queue is full, its module says what happens. All time is tokio's and the injected wall clock,
+//! all randomness the injected entropy, so the same network runs in a deterministic simulation.
 
-pub mod api;
+mod admission;
+mod backoff;
+mod bodies;
+mod bulk;
+mod certificate;
+mod config;
+mod connection;
+mod connection_id;
+mod direction;
+mod endpoint;
+mod errors;
+mod events;
+mod explain;
+mod frames;
+mod handle;
+mod handshake;
 pub mod identity;
+mod info;
+mod keepalive;
+mod liveness;
+mod manager;
+mod meter;
+mod peer;
+pub mod pins;
+mod queue;
+mod sync_stream;
+#[cfg(test)]
+mod tests;
+mod tls;
 
-pub use api::{
-    BodyEvent, ConsensusEvent, Direction, Inbound, KnownPeer, NetConfig, NetEnvironment, NetError,
-    NetHandle, NetTiming, PeerInfo, RttSummary, SendError, StreamBytes, SyncAnswer, SyncError,
-    SyncServe, TransactionsEvent, start,
-};
-pub use identity::{Identity, IdentityError};
+pub use config::{NetConfig, NetEnvironment, NetTiming};
+pub use endpoint::bind_udp;
+pub use errors::{NetError, SendError, SyncError};
+pub use events::{BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
+pub use handle::{NetHandle, start};
+pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
+pub use info::{Direction, KnownPeer, PeerInfo, RttSummary, StreamBytes};
+pub use pins::{Admission, PinError, PinPolicy, SeenRecord};
+pub use sync_stream::{SyncAnswer, SyncResponses};

@@ -1,9 +1,25 @@
 //! Block sync: brings a node that is behind to its peers' tip, and serves those that are.
+//!
+//! Flow: [`plan`] says what to ask of whom; [`actor`] runs each request as a task of [`fetch`], which
+//! checks every frame; what is verified is committed through [`Chain`] in height order. [`server`]
+//! answers peers. Nothing is committed that a verified certificate does not cover, and nothing is
+//! asked for that could be derived as held.
+//!
+//! Memory is bounded by [`plan::Limits`] for what is fetched and by [`server`] for what is served.
+
+mod actor;
+mod fetch;
+mod io;
+mod plan;
+mod report;
+mod server;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::actor::Actor;
 use crate::chain::Chain;
+use crate::env::Offload;
 use crate::net::{NetHandle, SyncServe};
 use crate::types::{Height, PeerIp};
 
@@ -12,7 +28,8 @@ use crate::types::{Height, PeerIp};
 pub struct SyncStatus {
     /// The own height.
     pub height: Height,
-    /// The highest height that a connected peer names.
+    /// The highest height that a connected peer names, without those set aside for not serving
+    /// what they name.
     pub target: Height,
     /// Whether blocks are being fetched.
     pub syncing: bool,
@@ -35,6 +52,8 @@ pub struct SyncParts {
     /// On a masternode, consensus itself fetches the block right above the tip; sync then waits
     /// until the node is two behind, or one behind for two seconds.
     pub masternode: bool,
+    /// Where signatures and roots are checked.
+    pub offload: Offload,
 }
 
 /// Why sync stopped: the node must stop with it.
@@ -48,13 +67,13 @@ pub enum SyncFailure {
 /// A cheap handle to running sync.
 #[derive(Clone)]
 pub struct SyncHandle {
-    _stub: (),
+    status: watch::Receiver<SyncStatus>,
 }
 
 impl SyncHandle {
     /// The newest status.
     pub fn watch_status(&self) -> watch::Receiver<SyncStatus> {
-        todo!()
+        self.status.clone()
     }
 }
 
@@ -66,15 +85,23 @@ pub fn start(
     SyncHandle,
     impl Future<Output = Result<(), SyncFailure>> + Send + 'static,
 ) {
-    let _ = (
-        parts.chain,
-        parts.net,
-        parts.serve,
-        parts.masternode,
-        cancel,
-    );
-    if true {
-        todo!()
-    }
-    (SyncHandle { _stub: () }, async { Ok(()) })
+    let SyncParts {
+        chain,
+        net,
+        serve,
+        masternode,
+        offload,
+    } = parts;
+    let (sender, status) = watch::channel(SyncStatus {
+        height: chain.tip().height,
+        target: chain.tip().height,
+        ..SyncStatus::default()
+    });
+    let server = server::serve(chain.clone(), serve, cancel.clone());
+    let fetching = Actor::new(chain, net, offload, masternode, sender).run(cancel);
+    let both = async { tokio::try_join!(fetching, server).map(|_| ()) };
+    (SyncHandle { status }, both)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,15 +2,15 @@
 
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32m, Hrp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::hash::{self, context};
 use super::{Network, PublicKey};
 
 /// The hash of the public key that can spend an output. Its text form is bech32m (BIP 350) with the
-/// network's prefix, so it takes a [`Network`] to write or read one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+/// network's prefix, so it takes a [`Network`] to write or read one; files that name the network
+/// once hold the 64 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub [u8; 32]);
 
 /// Why a text is not an address of a network.
@@ -73,6 +73,30 @@ impl Address {
             .try_into()
             .map(Address)
             .map_err(|_| malformed(format!("it holds {length} bytes instead of 32")))
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&hex::encode(self.0))
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 32]>::deserialize(deserializer).map(Address);
+        }
+        let text = String::deserialize(deserializer)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&text, &mut bytes).map_err(|_| {
+            serde::de::Error::custom(format!("{text:?} is not an address of 64 hex digits"))
+        })?;
+        Ok(Address(bytes))
     }
 }
 

@@ -103,3 +103,34 @@ pub struct Tip {
     /// The state commitment after it.
     pub state: StateCommitment,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::transaction::TRANSACTION_VERSION;
+
+    fn transactions(count: u16) -> Vec<Transaction> {
+        (0..count)
+            .map(|number| Transaction {
+                version: TRANSACTION_VERSION + number,
+                inputs: vec![],
+                outputs: vec![],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_root_depends_on_every_transaction_and_their_order() {
+        let mut roots = std::collections::BTreeSet::new();
+        for count in 0..20 {
+            assert!(roots.insert(transactions_root(&transactions(count))));
+        }
+        let mut swapped = transactions(5);
+        swapped.swap(3, 4);
+        assert!(roots.insert(transactions_root(&swapped)));
+        // The weakness of duplicating an odd node: [a, b, c] and [a, b, c, c] share a root there.
+        let mut doubled = transactions(3);
+        doubled.push(doubled[2].clone());
+        assert!(roots.insert(transactions_root(&doubled)));
+    }
+}

@@ -143,3 +143,70 @@ impl MasternodeDirectory {
         self.records().find(|(_, record)| record.pins.contains(pin))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::types::genesis::sample_genesis;
+    use crate::types::{Address, Signature};
+
+    fn record(seed: u8, name: &str, ip: &str, pin: u8) -> MasternodeRecord {
+        let record = MasternodeRecord {
+            name: name.into(),
+            serial: 1,
+            ip: ip.parse().unwrap(),
+            port: 24200,
+            pins: vec![NodeId([pin; 32])],
+            consensus_key: ConsensusKey([0; 32]),
+            payout: Address([2; 32]),
+            signature: Signature([0; 64]),
+        };
+        record.signed(
+            &SigningKey::from_bytes(&[seed; 32]),
+            sample_genesis().network,
+        )
+    }
+
+    #[test]
+    fn records_are_found_by_address_and_pin() {
+        let records = [
+            record(2, "beta", "127.0.0.2", 2),
+            record(1, "alpha", "127.0.0.1", 1),
+        ];
+        let directory = MasternodeDirectory::new(&sample_genesis(), records).unwrap();
+        assert_eq!(directory.by_ip("127.0.0.2".parse().unwrap()).unwrap().0, 1);
+        assert_eq!(directory.by_pin(&NodeId([1; 32])).unwrap().0, 0);
+        assert!(directory.by_pin(&NodeId([9; 32])).is_none());
+    }
+
+    #[test]
+    fn what_must_be_unique_is() {
+        let alpha = record(1, "alpha", "127.0.0.1", 1);
+        for (other, what) in [
+            (record(2, "beta", "127.0.0.1", 2), "address"),
+            (record(2, "beta", "127.0.0.2", 1), "pin"),
+            (record(1, "alpha", "127.0.0.2", 2), "name"),
+        ] {
+            let error = MasternodeDirectory::new(&sample_genesis(), [alpha.clone(), other]);
+            let Err(DirectoryError::Shared { what: shared, .. }) = error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(shared, what);
+        }
+    }
+
+    #[test]
+    fn only_genesis_says_who_is_a_masternode() {
+        for stranger in [
+            record(9, "alpha", "127.0.0.1", 1),
+            record(1, "gamma", "127.0.0.1", 1),
+        ] {
+            assert!(matches!(
+                MasternodeDirectory::new(&sample_genesis(), [stranger]),
+                Err(DirectoryError::NotInGenesis { .. })
+            ));
+        }
+    }
+}

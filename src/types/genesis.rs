@@ -19,6 +19,7 @@ pub const MAX_MASTERNODES: usize = 1_000;
 
 /// Everything that all nodes of a chain must agree on before its first block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Genesis {
     /// A name for people; part of the hash.
     pub chain_id: String,
@@ -47,6 +48,7 @@ pub struct Genesis {
 
 /// Consensus timeouts, equal on all nodes, in milliseconds. Round `r` waits `base + r * step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// The propose timeout of round 0.
     pub propose_ms: u64,
@@ -71,6 +73,7 @@ impl Default for Timeouts {
 
 /// A masternode that votes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GenesisMasternode {
     /// Its name, unique; the name of its record file.
     pub name: String,
@@ -84,6 +87,7 @@ pub struct GenesisMasternode {
 
 /// An output that exists before the first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Allocation {
     /// Whose it is.
     pub address: Address,
@@ -244,5 +248,109 @@ impl Genesis {
             return Err(GenesisError::ProposerCycle { total });
         }
         Ok(())
+    }
+}
+
+/// Two masternodes, `alpha` and `beta`, with the consensus secrets `[1; 32]` and `[2; 32]`.
+#[cfg(test)]
+pub(crate) fn sample_genesis() -> Genesis {
+    let masternode = |name: &str, seed: u8| GenesisMasternode {
+        name: name.into(),
+        consensus_key: (&ed25519_dalek::SigningKey::from_bytes(&[seed; 32])).into(),
+        power: 1,
+        payout: Address([seed; 32]),
+    };
+    Genesis {
+        chain_id: "sample".into(),
+        network: Network::Dev,
+        time_ms: 1_000_000,
+        slot_ms: 5_000,
+        min_block_interval_ms: 250,
+        max_block_bytes: MAX_BLOCK_BYTES,
+        min_fee_per_kb: Amount(1_000),
+        uplink_mbit: 20,
+        timeouts: Timeouts::default(),
+        masternodes: vec![masternode("alpha", 1), masternode("beta", 2)],
+        allocations: vec![Allocation {
+            address: Address([7; 32]),
+            amount: Amount::from_time(1_000).expect("it is small"),
+        }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_form_round_trips_and_keeps_the_hash() {
+        let genesis = sample_genesis();
+        assert_eq!(genesis.check(), Ok(()));
+        let text = toml::to_string(&genesis).unwrap();
+        let read: Genesis = toml::from_str(&text).unwrap();
+        assert_eq!(read.hash(), genesis.hash());
+    }
+
+    #[test]
+    fn every_field_is_under_the_hash() {
+        let changes: [fn(&mut Genesis); 8] = [
+            |genesis| genesis.chain_id.push('x'),
+            |genesis| genesis.network = Network::Test,
+            |genesis| genesis.time_ms += 1,
+            |genesis| genesis.slot_ms += 1,
+            |genesis| genesis.max_block_bytes -= 1,
+            |genesis| genesis.timeouts.step_ms += 1,
+            |genesis| genesis.masternodes[0].power += 1,
+            |genesis| genesis.allocations[0].amount.0 += 1,
+        ];
+        for change in changes {
+            let mut changed = sample_genesis();
+            change(&mut changed);
+            assert_ne!(changed.hash(), sample_genesis().hash());
+        }
+    }
+
+    #[test]
+    fn slots_start_at_the_genesis_time() {
+        let genesis = sample_genesis();
+        assert_eq!(genesis.slot_at(0), 0);
+        assert_eq!(genesis.slot_at(1_000_000), 0);
+        assert_eq!(genesis.slot_at(1_004_999), 0);
+        assert_eq!(genesis.slot_at(1_005_000), 1);
+        assert_eq!(genesis.slot_start_ms(1), 1_005_000);
+    }
+
+    #[test]
+    fn what_cannot_start_a_chain_is_named() {
+        type Change = fn(&mut Genesis);
+        let changes: [(Change, &str); 6] = [
+            (
+                |genesis| genesis.masternodes.clear(),
+                "number of masternodes",
+            ),
+            (
+                |genesis| genesis.masternodes[1].name = "alpha".into(),
+                "name alpha",
+            ),
+            (
+                |genesis| {
+                    genesis.masternodes[1].consensus_key = genesis.masternodes[0].consensus_key;
+                },
+                "consensus key",
+            ),
+            (|genesis| genesis.masternodes[0].power = 0, "power is 0"),
+            (|genesis| genesis.masternodes[0].power = 10_007, "10008"),
+            (
+                |genesis| genesis.allocations[0].amount = Amount(u64::MAX),
+                "",
+            ),
+        ];
+        for (change, word) in changes {
+            let mut genesis = sample_genesis();
+            change(&mut genesis);
+            genesis.allocations.push(genesis.allocations[0]);
+            let error = genesis.check().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
     }
 }

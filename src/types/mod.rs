@@ -8,6 +8,8 @@ pub mod block;
 pub mod codec;
 pub mod directory;
 pub mod genesis;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod hash;
 pub mod height;
 pub mod ids;

@@ -15,6 +15,7 @@ pub const NAME_RULE: &str = "1 to 32 of a-z, 0-9 and -, starting with a letter o
 
 /// Where a masternode is reached, signed by its consensus key. The highest serial wins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MasternodeRecord {
     /// The masternode's name in genesis.
     pub name: String,
@@ -132,5 +133,85 @@ impl MasternodeRecord {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> MasternodeRecord {
+        MasternodeRecord {
+            name: "alpha".into(),
+            serial: 1,
+            ip: "127.0.0.1".parse().unwrap(),
+            port: 24200,
+            pins: vec![NodeId([1; 32])],
+            consensus_key: ConsensusKey([0; 32]),
+            payout: Address([2; 32]),
+            signature: Signature([0; 64]),
+        }
+    }
+
+    fn signed() -> MasternodeRecord {
+        record().signed(&SigningKey::from_bytes(&[3; 32]), Network::Dev)
+    }
+
+    #[test]
+    fn every_field_and_the_network_are_under_the_signature() {
+        assert_eq!(signed().verify(Network::Dev), Ok(()));
+        assert!(signed().verify(Network::Main).is_err());
+        let changes: [fn(&mut MasternodeRecord); 6] = [
+            |record| record.name = "beta".into(),
+            |record| record.serial = 2,
+            |record| record.ip = "127.0.0.2".parse().unwrap(),
+            |record| record.port = 1,
+            |record| record.pins = vec![NodeId([9; 32])],
+            |record| record.payout = Address([9; 32]),
+        ];
+        for change in changes {
+            let mut changed = signed();
+            change(&mut changed);
+            assert!(matches!(
+                changed.verify(Network::Dev),
+                Err(RecordError::Signature { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn names_pins_and_addresses_have_rules() {
+        let key = SigningKey::from_bytes(&[3; 32]);
+        for name in ["", "Alpha", "-a", "a b", &"a".repeat(33)] {
+            let mut bad = record();
+            bad.name = name.into();
+            let bad = bad.signed(&key, Network::Dev);
+            assert!(matches!(
+                bad.verify(Network::Dev),
+                Err(RecordError::Name(_))
+            ));
+        }
+        for pins in [vec![], vec![NodeId([1; 32]); 2]] {
+            let mut bad = record();
+            bad.pins = pins;
+            let bad = bad.signed(&key, Network::Dev);
+            assert!(matches!(
+                bad.verify(Network::Dev),
+                Err(RecordError::Pins { .. })
+            ));
+        }
+        let mut bad = record();
+        bad.ip = "0.0.0.0".parse().unwrap();
+        let bad = bad.signed(&key, Network::Dev);
+        assert!(matches!(
+            bad.verify(Network::Dev),
+            Err(RecordError::Ip { .. })
+        ));
+    }
+
+    #[test]
+    fn the_file_form_round_trips() {
+        let text = toml::to_string(&signed()).unwrap();
+        assert_eq!(toml::from_str::<MasternodeRecord>(&text).unwrap(), signed());
     }
 }

@@ -326,3 +326,119 @@ impl RoundCertificate {
         require(enough, power, validators)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::genesis::sample_genesis;
+
+    const HEIGHT: Height = Height(7);
+    const ROUND: Round = Round(0);
+    const BLOCK: BlockHash = BlockHash([5; 32]);
+
+    fn keys() -> Vec<SigningKey> {
+        let mut keys: Vec<SigningKey> = [1, 2]
+            .map(|seed| SigningKey::from_bytes(&[seed; 32]))
+            .into();
+        keys.sort_by_key(|key| ConsensusKey::from(key));
+        keys
+    }
+
+    fn certificate() -> CommitCertificate {
+        let genesis = sample_genesis().hash();
+        let kind = VoteKind::Precommit;
+        let signatures = keys()
+            .iter()
+            .map(|key| Vote::sign(key, &genesis, kind, HEIGHT, ROUND, Some(BLOCK)))
+            .map(|vote| (vote.voter, vote.signature))
+            .collect();
+        CommitCertificate {
+            height: HEIGHT,
+            round: ROUND,
+            block: BLOCK,
+            signatures,
+        }
+    }
+
+    fn verify(certificate: &CommitCertificate) -> Result<(), CertificateError> {
+        let genesis = sample_genesis();
+        certificate.verify(&ValidatorSet::from_genesis(&genesis), &genesis.hash())
+    }
+
+    #[test]
+    fn a_certificate_proves_only_what_a_quorum_signed() {
+        assert_eq!(verify(&certificate()), Ok(()));
+
+        let mut below = certificate();
+        below.signatures.pop();
+        let expected = CertificateError::NotEnoughPower { power: 1, total: 2 };
+        assert_eq!(verify(&below), Err(expected));
+
+        let mut twice = certificate();
+        twice.signatures[1] = twice.signatures[0];
+        assert!(matches!(
+            verify(&twice),
+            Err(CertificateError::Unordered(_))
+        ));
+
+        let mut other = certificate();
+        other.block = BlockHash([6; 32]);
+        assert!(matches!(
+            verify(&other),
+            Err(CertificateError::BadSignature(_))
+        ));
+
+        let mut stranger = certificate();
+        stranger
+            .signatures
+            .push((ConsensusKey([255; 32]), Signature([0; 64])));
+        assert!(matches!(
+            verify(&stranger),
+            Err(CertificateError::UnknownSigner(_))
+        ));
+    }
+
+    #[test]
+    fn a_vote_is_for_one_chain_kind_height_round_and_block() {
+        let genesis = sample_genesis().hash();
+        let vote = Vote::sign(&keys()[0], &genesis, VoteKind::Prevote, HEIGHT, ROUND, None);
+        assert!(vote.verify(&genesis));
+        assert!(!vote.verify(&GenesisHash([0; 32])));
+        let changes: [fn(&mut Vote); 4] = [
+            |vote| vote.kind = VoteKind::Precommit,
+            |vote| vote.height = Height(8),
+            |vote| vote.round = Round(1),
+            |vote| vote.block = Some(BLOCK),
+        ];
+        for change in changes {
+            let mut changed = vote;
+            change(&mut changed);
+            assert!(!changed.verify(&genesis));
+        }
+    }
+
+    #[test]
+    fn a_round_certificate_needs_the_power_of_its_kind() {
+        let genesis = sample_genesis();
+        let validators = ValidatorSet::from_genesis(&genesis);
+        let kind = VoteKind::Prevote;
+        let vote = Vote::sign(&keys()[0], &genesis.hash(), kind, HEIGHT, ROUND, None);
+        let mut certificate = RoundCertificate {
+            height: HEIGHT,
+            round: ROUND,
+            precommit: false,
+            votes: vec![RoundVote {
+                kind,
+                block: None,
+                voter: vote.voter,
+                signature: vote.signature,
+            }],
+        };
+        assert_eq!(certificate.verify(&validators, &genesis.hash()), Ok(()));
+        certificate.precommit = true;
+        assert!(matches!(
+            certificate.verify(&validators, &genesis.hash()),
+            Err(CertificateError::WrongKind(_))
+        ));
+    }
+}

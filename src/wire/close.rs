@@ -44,10 +44,23 @@ pub enum CloseCode {
     HandshakeTimeout = 16,
     /// A code that this version does not know.
     Unknown = 0,
+    /// The sender failed inside; its own log says how.
+    Internal = 17,
+    /// Never sent: no packet came for as long as the idle timeout.
+    TransportLost = 1001,
+    /// Never sent: a stateless reset; the peer has lost the connection's state.
+    PeerRestarted = 1002,
+    /// Never sent: one side refused the other in the TLS handshake.
+    TlsRefused = 1003,
+    /// Never sent: QUIC itself failed or refused the connection.
+    TransportFailed = 1004,
+    /// Never sent: this node closed the connection, for a reason that it told the peer.
+    ClosedHere = 1005,
 }
 
 impl CloseCode {
-    const ALL: [CloseCode; 16] = [
+    /// The codes that travel.
+    const ALL: [CloseCode; 17] = [
         CloseCode::ShuttingDown,
         CloseCode::Duplicate,
         CloseCode::SelfConnection,
@@ -64,9 +77,11 @@ impl CloseCode {
         CloseCode::Operator,
         CloseCode::NewerInstance,
         CloseCode::HandshakeTimeout,
+        CloseCode::Internal,
     ];
 
-    /// The code for a number; [`CloseCode::Unknown`] for one that this version does not know.
+    /// The code for a number; [`CloseCode::Unknown`] for one that this version does not know or
+    /// that is never sent.
     pub fn from_number(number: u64) -> Self {
         Self::ALL
             .into_iter()
@@ -94,6 +109,12 @@ impl CloseCode {
             CloseCode::NewerInstance => "newer_instance",
             CloseCode::HandshakeTimeout => "handshake_timeout",
             CloseCode::Unknown => "unknown",
+            CloseCode::Internal => "internal",
+            CloseCode::TransportLost => "transport_lost",
+            CloseCode::PeerRestarted => "peer_restarted",
+            CloseCode::TlsRefused => "tls_refused",
+            CloseCode::TransportFailed => "transport_failed",
+            CloseCode::ClosedHere => "closed_here",
         }
     }
 }

@@ -260,3 +260,31 @@ impl SyncRequest {
         first > Height::GENESIS && first <= last && last.0 - first.0 < MAX_SYNC_HEIGHTS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reach_set_has_one_form_and_stays_within_genesis() {
+        let set: ReachSet = [0, 9].into_iter().collect();
+        assert!(set.contains(0) && set.contains(9) && !set.contains(1) && !set.contains(100));
+        assert!(set.is_valid(10));
+        assert!(!set.is_valid(9), "bit 9 names a tenth masternode");
+        assert!(!ReachSet(vec![1, 0]).is_valid(16), "a trailing zero byte");
+        assert!(ReachSet::default().is_valid(0));
+    }
+
+    #[test]
+    fn a_sync_range_starts_after_genesis_and_fits_a_segment() {
+        let bodies = |first, last| SyncRequest::Bodies {
+            first: Height(first),
+            last: Height(last),
+        };
+        assert!(bodies(1, 256).is_valid());
+        assert!(!bodies(0, 1).is_valid());
+        assert!(!bodies(2, 1).is_valid());
+        assert!(!bodies(1, 257).is_valid());
+        assert!(!bodies(1, u64::MAX).is_valid());
+    }
+}

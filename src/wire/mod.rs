@@ -5,6 +5,8 @@
 
 pub mod close;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod messages;
 pub mod stream;
 

@@ -11,7 +11,7 @@ impl Pool {
     /// Transactions for up to `max_bytes`: best rate first, each after its parents. A transaction
     /// counts with its own rate or that of it and its ancestors, whichever is lower, because it can
     /// only enter a block with them.
-    pub fn select(&self, max_bytes: usize) -> Vec<Transaction> {
+    pub(in crate::mempool) fn select(&self, max_bytes: usize) -> Vec<Transaction> {
         let mut ranks: Vec<Rank> = self
             .entries
             .iter()
@@ -38,7 +38,7 @@ impl Pool {
     }
 
     /// All ids, each after its parents, in the order of arrival.
-    pub fn ids(&self) -> Vec<TxId> {
+    pub(in crate::mempool) fn ids(&self) -> Vec<TxId> {
         let mut ids: Vec<(u64, TxId)> = self
             .entries
             .iter()
@@ -49,7 +49,7 @@ impl Pool {
     }
 
     /// All transactions for display, best rate first.
-    pub fn list(&self) -> Vec<WaitingTransaction> {
+    pub(in crate::mempool) fn list(&self) -> Vec<WaitingTransaction> {
         let mut ranks: Vec<Rank> = self
             .entries
             .iter()

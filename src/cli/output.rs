@@ -1,0 +1,120 @@
+//! What people and programs read: tables within 100 columns, or one JSON value.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+/// The widest line of a table.
+const MAX_COLUMNS: usize = 100;
+
+/// Prints a line to the standard output. A reader that has gone away is not an error of the command.
+pub(super) fn line(text: impl AsRef<str>) {
+    let mut out = std::io::stdout().lock();
+    let written = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        eprintln!("timed: the standard output cannot be written: {error}");
+    }
+}
+
+/// Prints a value as one line of JSON.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string(value)?);
+    Ok(())
+}
+
+/// Prints why a command failed.
+pub(super) fn failure(error: &anyhow::Error, as_json: bool) {
+    eprintln!("timed: {error:#}");
+    if as_json {
+        line(serde_json::json!({ "error": format!("{error:#}") }).to_string());
+    }
+}
+
+/// Names and values, the values under each other.
+pub(super) fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = facts
+        .iter()
+        .map(|(name, value)| format!("{name:width$}  {value}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A table: columns as wide as their content; the last one is cut to keep lines short.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([header[column].len()]).max().unwrap_or(0)
+        })
+        .collect();
+    let header: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
+    let lines = std::iter::once(&header).chain(rows).map(|row| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"));
+        shorten(cells.collect::<Vec<_>>().join("  ").trim_end(), MAX_COLUMNS)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A text of at most `width` characters.
+pub(super) fn shorten(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(3)).collect();
+    format!("{kept}...")
+}
+
+/// A duration for people: the two largest units.
+pub(super) fn duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {seconds} s"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// Bytes for people.
+pub(super) fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_align_and_stay_within_their_width() {
+        let rows = vec![
+            vec!["127.0.0.1".into(), "ok".into()],
+            vec!["::1".into(), "x".repeat(200)],
+        ];
+        let text = table(&["IP", "WHY"], &rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "IP         WHY");
+        assert_eq!(lines[1], "127.0.0.1  ok");
+        assert_eq!(lines[2].chars().count(), MAX_COLUMNS);
+        assert!(lines[2].ends_with("..."));
+    }
+
+    #[test]
+    fn durations_and_sizes_are_short() {
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(61), "1 min 1 s");
+        assert_eq!(duration(7_260), "2 h 1 min");
+        assert_eq!(duration(90_000), "1 d 1 h");
+        assert_eq!(bytes(9_999), "9999 B");
+        assert_eq!(bytes(12_345_678), "12 MB");
+    }
+}

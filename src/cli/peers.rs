@@ -1,0 +1,130 @@
+//! `timed peers`.
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::status::{list, text};
+use super::{Environment, output};
+use timed::env::{SystemClock, WallClock};
+
+pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
+    let client = Client::of(&environment.data_dir)?;
+    let connected: Value = client.get("getpeerinfo")?;
+    let known: Value = client.get("getknownpeers")?;
+    let network: Value = client.get("getnetworkinfo")?;
+    if environment.json {
+        return output::json(&json!({
+            "connected": connected,
+            "known": known,
+            "refused": network["refused"],
+        }));
+    }
+    output::line(describe(
+        &connected,
+        &known,
+        &network["refused"],
+        SystemClock.now_ms(),
+    ));
+    Ok(())
+}
+
+fn describe(connected: &Value, known: &Value, refused: &Value, now_ms: u64) -> String {
+    let header = [
+        "IP", "NAME", "DIR", "SINCE", "RTT ms", "TIP", "SENT", "RECEIVED", "NOTE",
+    ];
+    let rows: Vec<Vec<String>> = list(connected).map(|peer| row(peer, now_ms)).collect();
+    let mut parts = vec![match rows.is_empty() {
+        true => "no peer is connected".into(),
+        false => output::table(&header, &rows),
+    }];
+    let missing = list(known).filter(|peer| peer["connected"] != true);
+    let missing: Vec<Vec<String>> = missing
+        .map(|peer| {
+            vec![
+                text(&peer["ip"]),
+                text(&peer["name"]),
+                text(&peer["explanation"]),
+            ]
+        })
+        .collect();
+    if !missing.is_empty() {
+        parts.push(output::table(&["NOT CONNECTED", "NAME", "WHY"], &missing));
+    }
+    let refused: Vec<Vec<String>> = list(refused)
+        .take(10)
+        .map(|one| {
+            vec![
+                text(&one["ip"]),
+                text(&one["direction"]),
+                ago(&one["time_ms"], now_ms),
+                format!("{}: {}", text(&one["code"]), text(&one["reason"])),
+            ]
+        })
+        .collect();
+    if !refused.is_empty() {
+        parts.push(output::table(&["REFUSED", "DIR", "AGO", "WHY"], &refused));
+    }
+    parts.join("\n\n")
+}
+
+fn row(peer: &Value, now_ms: u64) -> Vec<String> {
+    let direction = match peer["direction"].as_str() {
+        Some("inbound") => "in",
+        _ => "out",
+    };
+    let rtt = match peer["rtt"]["last_us"].as_u64() {
+        Some(us) => format!("{}.{}", us / 1_000, us % 1_000 / 100),
+        None => "-".into(),
+    };
+    let total = |key| output::bytes(peer[key].as_u64().unwrap_or(0));
+    let mut notes = Vec::new();
+    if peer["slow"] == true {
+        notes.push("slow".to_owned());
+    }
+    if let Some(reconnects) = peer["reconnects"].as_u64().filter(|count| *count > 0) {
+        notes.push(format!("reconnects {reconnects}"));
+    }
+    vec![
+        text(&peer["ip"]),
+        text(&peer["name"]),
+        direction.into(),
+        ago(&peer["connected_at_ms"], now_ms),
+        rtt,
+        text(&peer["tip_height"]),
+        total("bytes_sent"),
+        total("bytes_received"),
+        notes.join(", "),
+    ]
+}
+
+fn ago(time_ms: &Value, now_ms: u64) -> String {
+    let then = time_ms.as_u64().unwrap_or(now_ms);
+    output::duration(now_ms.saturating_sub(then) / 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connected_and_missing_peers_are_shown_within_100_columns() {
+        let connected = json!([{
+            "ip": "127.0.0.2", "name": "beta", "direction": "outbound", "connected_at_ms": 1_000,
+            "rtt": { "last_us": 1_234 }, "tip_height": 9, "bytes_sent": 10, "bytes_received": 20_000,
+            "slow": true, "reconnects": 0,
+        }]);
+        let known = json!([
+            { "ip": "127.0.0.2", "name": "beta", "connected": true, "explanation": "connected" },
+            { "ip": "127.0.0.3", "name": null, "connected": false, "explanation": "w".repeat(120) },
+        ]);
+        let shown = describe(&connected, &known, &json!([]), 62_000);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(
+            lines[1].contains("127.0.0.2  beta  out  1 min 1 s  1.2"),
+            "{shown}"
+        );
+        assert!(lines[1].ends_with("20 kB     slow"), "{shown}");
+        assert!(lines[4].starts_with("127.0.0.3      -     www"), "{shown}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 100));
+    }
+}

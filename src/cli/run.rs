@@ -1,0 +1,163 @@
+//! `timed run`.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+use timed::node::{Node, NodeEnvironment, NodeFiles};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{Environment, output};
+
+/// How long the runtime's threads may take to end after the node has stopped.
+const THREADS_LIMIT: Duration = Duration::from_secs(1);
+
+/// The consensus engine logs every vote at info; a filter that names it shows them again.
+const QUIET: &str = "arc_malachitebft_core_consensus=warn";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Sign although consensus.state is missing or ahead; only for a network that lost all its state
+    #[arg(long)]
+    unsafe_sign: bool,
+    /// Write the log as one JSON object a line
+    #[arg(long)]
+    log_json: bool,
+    /// What to log, instead of the setting in timed.toml
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Stop when the standard input closes: whoever started the node has ended
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
+    let files = NodeFiles::load(&environment.data_dir)?;
+    start_log(arguments, &files)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the node's threads could not be started")?;
+    let result = runtime.block_on(run_node(files, environment, arguments));
+    runtime.shutdown_timeout(THREADS_LIMIT);
+    result
+}
+
+fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<()> {
+    let (filter, source) = match &arguments.log {
+        Some(filter) => (filter, "--log".to_owned()),
+        None => (
+            &files.config.log,
+            format!("log in {}", files.dir.config().display()),
+        ),
+    };
+    let filter = EnvFilter::builder()
+        .parse(format!("{QUIET},{filter}"))
+        .with_context(|| {
+            format!("{source} = {filter:?} is not a log filter; write for example info")
+        })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match arguments.log_json {
+        true => log.json().init(),
+        false => log
+            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .init(),
+    }
+    Ok(())
+}
+
+async fn run_node(
+    files: NodeFiles,
+    environment: &Environment,
+    arguments: &Arguments,
+) -> anyhow::Result<()> {
+    // Taken before anything starts, so that an early signal still ends the node cleanly.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let banner = Banner::of(&files);
+    let mut node_environment = NodeEnvironment::real(&files)?;
+    node_environment.unsafe_sign = arguments.unsafe_sign;
+    let mut node = Node::start(files, node_environment).await?;
+    banner.print(&node, environment)?;
+    let ended = tokio::select! {
+        biased;
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = stdin_closed(arguments.until_stdin_closes) => Ok(()),
+        ended = node.wait() => ended,
+    };
+    if let Err(reason) = &ended {
+        tracing::error!(%reason, "the node cannot go on");
+    }
+    let stopped = node.stop().await;
+    ended?;
+    stopped?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Waits until the standard input is closed; for ever when that is not asked for.
+async fn stdin_closed(asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let (closed, wait) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: one that blocks in a read would hold back the runtime's shutdown.
+    std::thread::spawn(move || {
+        if let Err(error) = io::copy(&mut io::stdin(), &mut io::sink()) {
+            tracing::debug!(reason = %error, "the standard input cannot be read");
+        }
+        drop(closed);
+    });
+    // Nothing is ever sent: the wait ends when the thread drops its side.
+    wait.await.unwrap_or_default();
+}
+
+/// What is said once the node runs.
+struct Banner {
+    who: String,
+    listen: String,
+    chain: String,
+}
+
+impl Banner {
+    fn of(files: &NodeFiles) -> Self {
+        let who = match files.own_record() {
+            Some(record) => format!("masternode {}", record.name),
+            None => "full node".into(),
+        };
+        Self {
+            who,
+            listen: files.config.listen_addr().to_string(),
+            chain: format!("{} on {}", files.genesis.chain_id, files.genesis.network),
+        }
+    }
+
+    fn print(&self, node: &Node, environment: &Environment) -> anyhow::Result<()> {
+        let height = node.chain().tip().height;
+        let rpc = node.rpc_addr();
+        if environment.json {
+            return output::json(&json!({
+                "node": self.who,
+                "chain": self.chain,
+                "listen": self.listen,
+                "rpc": rpc,
+                "height": height,
+            }));
+        }
+        let rpc = rpc.map_or("off".into(), |rpc| format!("http://{rpc}"));
+        output::line(format!(
+            "timed {}: {} of {}, height {height}\n\
+             listening on {} (UDP), RPC {rpc}; stop with Ctrl-C or \"timed stop\"",
+            env!("CARGO_PKG_VERSION"),
+            self.who,
+            self.chain,
+            self.listen,
+        ));
+        Ok(())
+    }
+}

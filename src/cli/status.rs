@@ -1,0 +1,184 @@
+//! `timed status`.
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::{Environment, output};
+
+/// The node's answers, as they are.
+struct Status {
+    chain: Value,
+    network: Value,
+    known: Value,
+    consensus: Value,
+    sync: Value,
+    uptime: Value,
+}
+
+pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
+    let client = Client::of(&environment.data_dir)?;
+    let status = Status {
+        chain: client.get("getblockchaininfo")?,
+        network: client.get("getnetworkinfo")?,
+        known: client.get("getknownpeers")?,
+        consensus: client.get("getconsensusinfo")?,
+        sync: client.get("getsyncinfo")?,
+        uptime: client.get("uptime")?,
+    };
+    if environment.json {
+        return output::json(&json!({
+            "chain": status.chain,
+            "network": status.network,
+            "known_peers": status.known,
+            "consensus": status.consensus,
+            "sync": status.sync,
+            "uptime_seconds": status.uptime,
+        }));
+    }
+    output::line(status.describe());
+    Ok(())
+}
+
+impl Status {
+    fn describe(&self) -> String {
+        let masternode = self.consensus["masternode"] == true;
+        let kind = match self.network["name"].as_str() {
+            Some(name) => format!("masternode {name}"),
+            None => "full node".into(),
+        };
+        let up = output::duration(self.uptime.as_u64().unwrap_or(0));
+        let mut facts = vec![
+            (
+                "node",
+                format!("{kind}, {}, up {up}", text(&self.network["subversion"])),
+            ),
+            (
+                "chain",
+                format!(
+                    "{} on {}",
+                    text(&self.chain["chain_id"]),
+                    text(&self.chain["chain"])
+                ),
+            ),
+            ("genesis", text(&self.chain["genesis_hash"])),
+            ("height", text(&self.chain["blocks"])),
+            ("block", text(&self.chain["bestblockhash"])),
+            ("peers", self.peers()),
+            ("sync", self.sync()),
+        ];
+        if masternode {
+            facts.push(("quorum", text(&self.consensus["quorum"])));
+            facts.push(("deciding", self.deciding()));
+            facts.push(("signing", self.signing()));
+            match self.consensus["evidence"].as_u64() {
+                Some(0) | None => {}
+                Some(count) => facts.push((
+                    "evidence",
+                    format!("{count} of double signing: timed rpc getconsensusinfo"),
+                )),
+            }
+        }
+        output::facts(&facts)
+    }
+
+    fn peers(&self) -> String {
+        let connected = text(&self.network["connections"]);
+        let missing = list(&self.known).filter(|peer| peer["connected"] != true);
+        let missing: Vec<String> = missing
+            .map(|peer| match peer["name"].as_str() {
+                Some(name) => format!("{name} ({})", text(&peer["ip"])),
+                None => text(&peer["ip"]),
+            })
+            .collect();
+        if missing.is_empty() {
+            return format!("{connected} connected");
+        }
+        let names = output::shorten(&missing.join(", "), 50);
+        format!("{connected} connected, not: {names} (timed peers says why)")
+    }
+
+    fn sync(&self) -> String {
+        let (height, target) = (&self.sync["height"], &self.sync["target"]);
+        let behind = target
+            .as_u64()
+            .unwrap_or(0)
+            .saturating_sub(height.as_u64().unwrap_or(0));
+        match (self.sync["syncing"] == true, behind) {
+            (false, 0) => "at the tip".into(),
+            (false, behind) => format!("{behind} blocks behind"),
+            (true, behind) => {
+                let from: Vec<String> = list(&self.sync["peers"]).map(text).collect();
+                format!(
+                    "fetching {behind} blocks, up to {target}, from {}",
+                    from.join(", ")
+                )
+            }
+        }
+    }
+
+    fn deciding(&self) -> String {
+        let height = text(&self.consensus["height"]);
+        match (
+            &self.consensus["round"],
+            self.consensus["proposer"].as_str(),
+        ) {
+            (Value::Null, _) => format!("height {height}: waiting for its time"),
+            (round, Some(proposer)) => {
+                format!("height {height}, round {round}, proposer {proposer}")
+            }
+            (round, None) => format!("height {height}, round {round}"),
+        }
+    }
+
+    fn signing(&self) -> String {
+        match self.consensus["not_signing"].as_str() {
+            None => "yes".into(),
+            Some(reason) => format!("NO: {reason}"),
+        }
+    }
+}
+
+/// A JSON value as a person reads it.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+/// The elements of a list; none of anything else.
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_below_quorum_says_who_is_missing_and_why_it_does_not_sign() {
+        let status = Status {
+            chain: json!({ "chain_id": "timed-dev", "chain": "dev", "blocks": 7, "bestblockhash": "ab", "genesis_hash": "cd" }),
+            network: json!({ "name": "alpha", "subversion": "timed/0.1.0", "connections": 0 }),
+            known: json!([{ "ip": "127.0.0.2", "name": "beta", "connected": false }]),
+            consensus: json!({
+                "masternode": true, "height": 8, "round": 3, "proposer": "beta", "evidence": 0,
+                "quorum": "no quorum: power 1 of 2, missing: beta", "not_signing": "consensus.state is missing",
+            }),
+            sync: json!({ "height": 7, "target": 7, "syncing": false, "peers": [] }),
+            uptime: json!(65),
+        };
+        let text = status.describe();
+        for expected in [
+            "masternode alpha, timed/0.1.0, up 1 min 5 s",
+            "quorum    no quorum: power 1 of 2, missing: beta",
+            "0 connected, not: beta (127.0.0.2)",
+            "signing   NO: consensus.state is missing",
+            "deciding  height 8, round 3, proposer beta",
+            "sync      at the tip",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+}

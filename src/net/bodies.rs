@@ -1,0 +1,258 @@
+//! Block bodies on proposal streams: the kind byte, a frame with the [`BodyHeader`], a frame whose
+//! payload is the encoded block, the end.
+//!
+//! Sending: one body at a time per peer, at most [`MAX_WAITING`] wait; a newer round's body takes
+//! the place of the oldest round's. Receiving: at most [`MAX_HELD`] are read at a time per peer, the
+//! others stay unread in QUIC's window; consumed bytes are confirmed on the consensus stream.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::bulk::{BulkClass, BulkStream, CHUNK_BYTES, CONFIRM_EVERY_BYTES};
+use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
+use super::peer::Peer;
+use super::{BodyEvent, ConsensusEvent};
+use crate::wire::frame::FRAME_HEADER_BYTES;
+use crate::wire::{BodyHeader, StreamKind, decode_frame, encode_frame};
+
+/// The most bodies that wait to be sent to one peer.
+pub const MAX_WAITING: usize = 3;
+/// The most bodies of one peer that are read at a time.
+pub const MAX_HELD: usize = 2;
+/// A progress event is sent at most so often.
+const PROGRESS_EVERY_BYTES: usize = 64 * 1024;
+
+/// The bodies that wait for one peer.
+#[derive(Default)]
+pub struct BodyQueue {
+    waiting: Mutex<VecDeque<(BodyHeader, Arc<Vec<u8>>)>>,
+    filled: Notify,
+}
+
+impl BodyQueue {
+    /// Adds a body; gives how many were dropped for it, or `None` when it was itself the oldest.
+    pub fn push(&self, header: BodyHeader, block: Arc<Vec<u8>>) -> Option<usize> {
+        let mut waiting = self.waiting.lock().expect("no holder panics");
+        let mut dropped = 0;
+        if waiting.len() >= MAX_WAITING {
+            let age = |header: &BodyHeader| (header.height, header.round);
+            let oldest = (0..waiting.len()).min_by_key(|at| age(&waiting[*at].0))?;
+            if age(&header) < age(&waiting[oldest].0) {
+                return None;
+            }
+            waiting.remove(oldest);
+            dropped = 1;
+        }
+        waiting.push_back((header, block));
+        self.filled.notify_one();
+        Some(dropped)
+    }
+
+    /// Waits for a body. For one taker only.
+    async fn take(&self) -> (BodyHeader, Arc<Vec<u8>>) {
+        loop {
+            let next = self.waiting.lock().expect("no holder panics").pop_front();
+            match next {
+                Some(body) => return body,
+                None => self.filled.notified().await,
+            }
+        }
+    }
+}
+
+/// Sends the peer's bodies one after another, until the connection ends.
+pub async fn send_bodies(peer: Arc<Peer>, stop: CancellationToken) {
+    let Some(queue) = &peer.bodies else { return };
+    loop {
+        let Some((header, block)) = stop.run_until_cancelled(queue.take()).await else {
+            return;
+        };
+        let opening = stop.run_until_cancelled(peer.quic().open_uni());
+        let Some(Ok(stream)) = opening.await else {
+            return;
+        };
+        let mut writer = FrameWriter::new(stream, StreamKind::Proposal, peer.meter.clone());
+        let account = peer.bulk.open(writer.id(), BulkClass::Proposal);
+        let sent = stop
+            .run_until_cancelled(send_body(&mut writer, &account, &header, &block))
+            .await;
+        match sent {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::debug!(peer.ip = %peer.ip(), %error, "a block body was not delivered");
+                writer.abandon();
+            }
+            None => return writer.abandon(),
+        }
+    }
+}
+
+async fn send_body(
+    writer: &mut FrameWriter,
+    account: &BulkStream,
+    header: &BodyHeader,
+    block: &[u8],
+) -> Result<(), quinn::WriteError> {
+    let mut head = vec![StreamKind::Proposal.byte()];
+    head.extend(
+        encode_frame(StreamKind::Proposal, header).expect("a body's header is a few bytes"),
+    );
+    head.extend((block.len() as u32).to_le_bytes());
+    write_bulk(writer, account, &head).await?;
+    write_bulk(writer, account, block).await?;
+    // Finishing is refused only on a stream that has ended; then `stopped` says so.
+    writer.stream().finish().ok();
+    let stopped = writer.stream().stopped();
+    tokio::select! {
+        biased;
+        () = account.all_confirmed() => Ok(()),
+        refused = async {
+            match stopped.await {
+                Ok(Some(code)) => quinn::WriteError::Stopped(code),
+                // All bytes have arrived; only the confirmation is missing.
+                Ok(None) => std::future::pending().await,
+                Err(error) => error.into(),
+            }
+        } => Err(refused),
+    }
+}
+
+/// Writes bytes of a bulk stream as credit allows.
+pub async fn write_bulk(
+    writer: &mut FrameWriter,
+    account: &BulkStream,
+    mut bytes: &[u8],
+) -> Result<(), quinn::WriteError> {
+    while !bytes.is_empty() {
+        let granted = account.acquire(bytes.len().min(CHUNK_BYTES as usize)).await;
+        let (now, later) = bytes.split_at(granted);
+        writer.write(now).await?;
+        bytes = later;
+    }
+    Ok(())
+}
+
+/// The longest block that fits a body's frame, in bytes.
+pub fn fits(block: &[u8]) -> bool {
+    (1..=StreamKind::Proposal.max_frame_bytes()).contains(&block.len())
+}
+
+/// Reads one proposal stream and delivers its body. A violation is returned; the caller ends the
+/// connection with it.
+pub async fn receive_body(
+    peer: &Peer,
+    mut reader: FrameReader,
+    events: &mpsc::Sender<ConsensusEvent>,
+) -> Result<(), ReadFailure> {
+    let mut confirmed = 0;
+    let Some(payload) = read_confirming(peer, &mut reader, &mut confirmed, |_, _| {}).await? else {
+        return Err(ReadFailure::Truncated {
+            kind: StreamKind::Proposal,
+        });
+    };
+    let header: BodyHeader = decode_frame(StreamKind::Proposal, &payload)?;
+    let event = |event| ConsensusEvent::Body {
+        peer: peer.ip(),
+        header,
+        event,
+    };
+    let mut told = None;
+    let body = read_confirming(peer, &mut reader, &mut confirmed, |total, received| {
+        let news = match told {
+            None => BodyEvent::Started { total },
+            Some(told) if received >= told + PROGRESS_EVERY_BYTES => {
+                BodyEvent::Progress { received }
+            }
+            Some(_) => return,
+        };
+        told = Some(received);
+        if events.try_send(event(news)).is_err() {
+            tracing::trace!(peer.ip = %peer.ip(), "consensus is behind: progress of a body not told");
+        }
+    })
+    .await;
+    let (last, result) = match body {
+        Ok(Some(bytes)) => (BodyEvent::Complete { bytes }, Ok(())),
+        Ok(None) => (
+            BodyEvent::Failed,
+            Err(ReadFailure::Truncated {
+                kind: StreamKind::Proposal,
+            }),
+        ),
+        Err(failure) => (BodyEvent::Failed, Err(failure)),
+    };
+    if events.send(event(last)).await.is_err() {
+        tracing::debug!(peer.ip = %peer.ip(), "consensus has stopped: a block body is dropped");
+    }
+    result?;
+    match reader.step().await? {
+        Step::End => Ok(()),
+        _ => Err(ReadFailure::Content {
+            kind: StreamKind::Proposal,
+            detail: "bytes after the block".into(),
+        }),
+    }
+}
+
+/// Reads one frame, confirming on the way and at its end. `progress` is told the frame's length and
+/// how much of it is here.
+async fn read_confirming(
+    peer: &Peer,
+    reader: &mut FrameReader,
+    confirmed: &mut u64,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Option<Vec<u8>>, ReadFailure> {
+    loop {
+        let step = reader.step().await?;
+        let consumed = reader.consumed();
+        let whole = matches!(step, Step::Frame(_));
+        if whole || consumed >= *confirmed + CONFIRM_EVERY_BYTES {
+            *confirmed = consumed;
+            if let Some(queue) = &peer.consensus {
+                queue.confirm(reader.id(), consumed);
+            }
+        }
+        match step {
+            Step::Frame(payload) => return Ok(Some(payload)),
+            Step::End => return Ok(None),
+            Step::Progress => {
+                if let Some((total, received)) = reader.arriving() {
+                    progress(total, received);
+                }
+            }
+        }
+    }
+}
+
+const _: () = assert!(FRAME_HEADER_BYTES == 4, "send_body writes a 4-byte length");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{BlockHash, Height, Round};
+
+    fn header(height: u64, round: u32) -> BodyHeader {
+        BodyHeader {
+            height: Height(height),
+            round: Round(round),
+            block: BlockHash([0; 32]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_round_takes_the_place_of_the_oldest_that_waits() {
+        let queue = BodyQueue::default();
+        let block = Arc::new(vec![1]);
+        for round in [1, 0, 2] {
+            assert_eq!(queue.push(header(5, round), block.clone()), Some(0));
+        }
+        assert_eq!(queue.push(header(5, 3), block.clone()), Some(1));
+        assert_eq!(queue.push(header(4, 9), block.clone()), None);
+        for round in [1, 2, 3] {
+            assert_eq!(queue.take().await.0, header(5, round));
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Frames on a QUIC stream: one reader and one writer per stream.
+//!
+//! The reader belongs to one task and makes one read per [`FrameReader::step`], whose state lives
+//! in the reader: nothing is lost when a step is dropped half-way. A frame's length is checked
+//! against the limit of its kind before anything is allocated, and the buffer grows with the bytes
+//! that arrive, so a header that announces megabytes costs nothing until they come.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::meter::Meter;
+use crate::wire::frame::FRAME_HEADER_BYTES;
+use crate::wire::{FrameError, StreamKind, decode_frame, encode_frame, frame_length};
+
+/// The stream error code for a kind byte that this version does not know.
+pub const UNKNOWN_KIND: VarInt = VarInt::from_u32(1);
+/// The stream error code for a stream that is given up.
+pub const ABANDONED: VarInt = VarInt::from_u32(2);
+/// The stream error code for a stream that the receiver may not be sent, although the sender
+/// thinks it may.
+pub const NOT_ALLOWED: VarInt = VarInt::from_u32(3);
+
+/// The most bytes taken from QUIC in one read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a stream gives no more frames.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFailure {
+    /// The peer sent what is no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream was finished in the middle of a frame.
+    #[error("a {} stream ended inside a frame", .kind.name())]
+    Truncated {
+        /// The stream's kind.
+        kind: StreamKind,
+    },
+    /// The stream carries what its kind does not allow.
+    #[error("on a {} stream: {detail}", .kind.name())]
+    Content {
+        /// The stream's kind.
+        kind: StreamKind,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The peer reset the stream, or the connection has ended.
+    #[error("the stream broke off: {0}")]
+    Broken(#[from] ReadError),
+}
+
+impl ReadFailure {
+    /// Whether the peer broke the protocol, rather than the stream or connection having ended.
+    pub fn is_violation(&self) -> bool {
+        !matches!(self, ReadFailure::Broken(_))
+    }
+}
+
+/// What one read gave.
+pub enum Step {
+    /// More bytes, but no whole frame yet.
+    Progress,
+    /// A frame's payload.
+    Frame(Vec<u8>),
+    /// The stream was finished between frames.
+    End,
+}
+
+/// Reads the frames of one stream.
+pub struct FrameReader {
+    recv: RecvStream,
+    kind: StreamKind,
+    /// The longest payload, where that is less than the kind allows.
+    limit: usize,
+    meter: Arc<Meter>,
+    header: [u8; FRAME_HEADER_BYTES],
+    header_filled: usize,
+    /// The payload's length, once the header is complete.
+    length: usize,
+    payload: Vec<u8>,
+    consumed: u64,
+}
+
+/// Reads the byte that opens a stream; `None` when the stream ended before it.
+pub async fn read_kind(recv: &mut RecvStream) -> Result<Option<u8>, ReadError> {
+    let mut byte = [0];
+    let read = recv.read(&mut byte).await?;
+    Ok(read.map(|_| byte[0]))
+}
+
+impl FrameReader {
+    /// For a stream whose kind byte was read.
+    pub fn new(recv: RecvStream, kind: StreamKind, meter: Arc<Meter>) -> Self {
+        meter.received(kind, 1);
+        Self::without_kind(recv, kind, meter, 1)
+    }
+
+    /// For the answering half of a sync stream, which has no kind byte.
+    pub fn answer(recv: RecvStream, meter: Arc<Meter>) -> Self {
+        Self::without_kind(recv, StreamKind::Sync, meter, 0)
+    }
+
+    fn without_kind(recv: RecvStream, kind: StreamKind, meter: Arc<Meter>, consumed: u64) -> Self {
+        Self {
+            recv,
+            kind,
+            limit: kind.max_frame_bytes(),
+            meter,
+            header: [0; FRAME_HEADER_BYTES],
+            header_filled: 0,
+            length: 0,
+            payload: Vec::new(),
+            consumed,
+        }
+    }
+
+    /// Tightens the frame limit for a stream whose messages are known to be short.
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The QUIC stream's id.
+    pub fn id(&self) -> u64 {
+        self.recv.id().into()
+    }
+
+    /// Bytes read so far, the kind byte and frame headers included.
+    pub fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// The frame that is arriving: its payload's length, and how much of it is here. `None` before
+    /// its header is complete.
+    pub fn arriving(&self) -> Option<(usize, usize)> {
+        (self.header_filled == FRAME_HEADER_BYTES).then_some((self.length, self.payload.len()))
+    }
+
+    /// The next message; `None` when the stream was finished.
+    pub async fn next<T: Serialize + DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<T>, ReadFailure> {
+        loop {
+            match self.step().await? {
+                Step::Progress => {}
+                Step::Frame(payload) => return Ok(Some(decode_frame(self.kind, &payload)?)),
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// One read.
+    pub async fn step(&mut self) -> Result<Step, ReadFailure> {
+        if self.header_filled < FRAME_HEADER_BYTES {
+            let missing = FRAME_HEADER_BYTES - self.header_filled;
+            let Some(bytes) = self.read(missing).await? else {
+                return self.end();
+            };
+            self.header[self.header_filled..][..bytes.len()].copy_from_slice(&bytes);
+            self.header_filled += bytes.len();
+            if self.header_filled == FRAME_HEADER_BYTES {
+                self.length = self.checked_length()?;
+            }
+            return Ok(Step::Progress);
+        }
+        let missing = self.length - self.payload.len();
+        let Some(bytes) = self.read(missing.min(READ_BYTES)).await? else {
+            return self.end();
+        };
+        self.payload.extend_from_slice(&bytes);
+        if self.payload.len() < self.length {
+            return Ok(Step::Progress);
+        }
+        self.header_filled = 0;
+        Ok(Step::Frame(std::mem::take(&mut self.payload)))
+    }
+
+    fn checked_length(&self) -> Result<usize, ReadFailure> {
+        let length = frame_length(self.kind, self.header)?;
+        if length > self.limit {
+            return Err(ReadFailure::Content {
+                kind: self.kind,
+                detail: format!(
+                    "a message of {length} bytes, where {} are enough",
+                    self.limit
+                ),
+            });
+        }
+        Ok(length)
+    }
+
+    async fn read(&mut self, limit: usize) -> Result<Option<Bytes>, ReadError> {
+        let Some(chunk) = self.recv.read_chunk(limit, true).await? else {
+            return Ok(None);
+        };
+        self.consumed += chunk.bytes.len() as u64;
+        self.meter.received(self.kind, chunk.bytes.len());
+        Ok(Some(chunk.bytes))
+    }
+
+    fn end(&self) -> Result<Step, ReadFailure> {
+        if self.header_filled == 0 {
+            Ok(Step::End)
+        } else {
+            Err(ReadFailure::Truncated { kind: self.kind })
+        }
+    }
+}
+
+/// Writes one stream.
+pub struct FrameWriter {
+    send: SendStream,
+    kind: StreamKind,
+    meter: Arc<Meter>,
+}
+
+impl FrameWriter {
+    /// Sets the priority of the kind on a sending half.
+    pub fn new(send: SendStream, kind: StreamKind, meter: Arc<Meter>) -> Self {
+        Self::with_priority(send, kind, kind.priority(), meter)
+    }
+
+    /// The requesting half of a sync stream: confirmations must not wait behind bulk.
+    pub fn sync_request(send: SendStream, meter: Arc<Meter>) -> Self {
+        let priority = StreamKind::Consensus.priority();
+        Self::with_priority(send, StreamKind::Sync, priority, meter)
+    }
+
+    fn with_priority(send: SendStream, kind: StreamKind, priority: i32, meter: Arc<Meter>) -> Self {
+        // Refused only on a stream that is over already, as every write will say.
+        send.set_priority(priority).ok();
+        Self { send, kind, meter }
+    }
+
+    /// The QUIC stream's id.
+    pub fn id(&self) -> u64 {
+        self.send.id().into()
+    }
+
+    /// The QUIC sending half.
+    pub fn stream(&mut self) -> &mut SendStream {
+        &mut self.send
+    }
+
+    /// Writes the byte that opens the stream.
+    pub async fn open(&mut self) -> Result<(), WriteError> {
+        self.write(&[self.kind.byte()]).await
+    }
+
+    /// Writes bytes as they are.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.send.write_all(bytes).await?;
+        self.meter.sent(self.kind, bytes.len());
+        Ok(())
+    }
+
+    /// Writes a message that is known to be within its frame's limit.
+    pub async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), WriteError> {
+        let frame = encode_frame(self.kind, message)
+            .expect("messages of the network itself are far below their frame's limit");
+        self.write(&frame).await
+    }
+
+    /// Gives the stream up: what was not delivered yet never will be.
+    pub fn abandon(&mut self) {
+        // The only error says that the stream is over already.
+        self.send.reset(ABANDONED).ok();
+    }
+}

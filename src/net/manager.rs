@@ -1,0 +1,410 @@
+//! The one owner of peers: which connections are registered, whom to dial and when, what is known
+//! of everyone.
+//!
+//! One actor. Its only awaits are in its `select!`; every handler is a plain function. Handshakes
+//! run in one `JoinSet` and hand back an authenticated connection or a refusal; connections run in
+//! another and report their end through the mailbox. The mailbox is bounded: a task that asks waits
+//! until the manager gets to it, which never waits itself.
+//!
+//! **Invariant**: at most one connection per `PeerIp` is registered, and at most one dial per
+//! `PeerIp` is in progress. A connection that ends removes itself by its id only, so it cannot
+//! remove the one that took its place.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::Incoming;
+use rand::RngExt;
+use rand_chacha::ChaCha20Rng;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{Admission, Gate};
+use super::connection::{ConnectionEnd, Surroundings};
+use super::endpoint::Endpoint;
+use super::handshake::{HandshakeContext, Outcome, Refusal, shutting_down};
+use super::peer::Peer;
+use super::pins::{self, PinPolicy};
+use super::{Direction, NetConfig, NetError};
+use crate::env::WallClock;
+use crate::types::{NodeId, PeerIp};
+use crate::wire::{CloseCode, CloseReason, ReachSet};
+
+mod known;
+mod register;
+
+pub use known::{KnownPeers, KnownRecord};
+
+/// What waits for the manager.
+pub const MAILBOX: usize = 256;
+/// The most dials in progress; the others wait their turn.
+const MAX_DIALING: usize = 64;
+/// Refusals kept for display.
+const MAX_REFUSED: usize = 100;
+/// How long they are shown.
+pub const REFUSED_FOR_MS: u64 = 3_600_000;
+/// How long a stopping network waits for its connections, and then for QUIC.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// A request to the manager.
+pub enum Ask {
+    /// May this key come from this address?
+    Pin {
+        /// The peer's address.
+        ip: PeerIp,
+        /// The key that it has proved to hold.
+        node_id: NodeId,
+        /// The answer.
+        reply: oneshot::Sender<Result<pins::Admission, CloseReason>>,
+    },
+    /// A connection has ended.
+    Ended(ConnectionEnd),
+}
+
+/// A refused or failed handshake.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Unix milliseconds.
+    pub at_ms: u64,
+    /// With whom.
+    pub ip: PeerIp,
+    /// Who dialed.
+    pub direction: Direction,
+    /// Why.
+    pub reason: CloseReason,
+}
+
+/// What handles read, always a consistent whole.
+#[derive(Clone, Default)]
+pub struct View {
+    /// The registered connections.
+    pub peers: Arc<BTreeMap<PeerIp, Arc<Peer>>>,
+    /// Everyone known.
+    pub known: Arc<BTreeMap<PeerIp, Arc<KnownRecord>>>,
+    /// Refusals, newest last.
+    pub refused: Arc<VecDeque<Refused>>,
+}
+
+/// Where the manager publishes.
+pub struct Published {
+    /// For handles.
+    pub view: watch::Sender<View>,
+    /// The masternodes that this node is connected to, itself included.
+    pub reach: watch::Sender<ReachSet>,
+    /// Counts connects, disconnects and news of tips.
+    pub changes: watch::Sender<u64>,
+}
+
+/// The actor's state.
+pub struct Manager {
+    /// The configuration.
+    pub config: NetConfig,
+    /// This node's pin.
+    pub own: NodeId,
+    /// QUIC.
+    pub endpoint: Endpoint,
+    /// Who may be who.
+    pub pins: PinPolicy,
+    /// What every handshake needs.
+    pub handshake: Arc<HandshakeContext>,
+    /// What all connections share.
+    pub surroundings: Arc<Surroundings>,
+    /// The mailbox.
+    pub mailbox: mpsc::Receiver<Ask>,
+    /// Where to publish.
+    pub published: Published,
+    /// The time of day.
+    pub clock: Arc<dyn WallClock>,
+    /// For jitter.
+    pub random: ChaCha20Rng,
+    /// Everything else.
+    pub state: State,
+}
+
+/// What the actor keeps about peers.
+pub struct State {
+    admission: Admission,
+    handshakes: JoinSet<Outcome>,
+    connections: JoinSet<()>,
+    dialing: usize,
+    last_id: u64,
+    registry: BTreeMap<PeerIp, Arc<Peer>>,
+    /// The newest connection of each address whose events may not all be delivered yet.
+    gone: BTreeMap<PeerIp, CancellationToken>,
+    known: KnownPeers,
+    refused: VecDeque<Refused>,
+    registry_changed: bool,
+    known_changed: bool,
+    refused_changed: bool,
+}
+
+impl State {
+    /// Nobody connected; everything is to be published.
+    pub fn new(known: KnownPeers) -> Self {
+        Self {
+            admission: Admission::default(),
+            handshakes: JoinSet::new(),
+            connections: JoinSet::new(),
+            dialing: 0,
+            last_id: 0,
+            registry: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            known,
+            refused: VecDeque::new(),
+            registry_changed: true,
+            known_changed: true,
+            refused_changed: true,
+        }
+    }
+}
+
+impl Manager {
+    /// Runs the network until it is cancelled or fails.
+    pub async fn run(mut self, cancel: CancellationToken) -> Result<(), NetError> {
+        let result = loop {
+            self.publish();
+            let due = self.state.known.next_due();
+            let may_dial = self.state.dialing < MAX_DIALING;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break Ok(()),
+                Some(ask) = self.mailbox.recv() => self.answer(ask),
+                Some(joined) = self.state.connections.join_next() => {
+                    if let Err(error) = joined {
+                        break Err(NetError::TaskFailed(error.to_string()));
+                    }
+                }
+                Some(joined) = self.state.handshakes.join_next() => match joined {
+                    Ok(outcome) => self.handshake_over(outcome),
+                    Err(error) => break Err(NetError::TaskFailed(error.to_string())),
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && may_dial => {
+                    self.dial_due();
+                }
+                incoming = self.endpoint.accept() => match incoming {
+                    Some(incoming) => self.arrive(incoming),
+                    None => break Err(NetError::EndpointLost),
+                },
+            }
+        };
+        self.shut_down().await;
+        result
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Pin { ip, node_id, reply } => {
+                // A handshake that timed out meanwhile has no use for the answer.
+                reply.send(self.pins.check(ip, node_id)).ok();
+            }
+            Ask::Ended(end) => self.ended(end),
+        }
+    }
+
+    /// A first packet from somewhere.
+    fn arrive(&mut self, incoming: Incoming) {
+        let ip = PeerIp::from(incoming.remote_address());
+        let recorded = self.pins.directory().by_ip(ip).is_some();
+        let validated = incoming.remote_address_validated();
+        let ticket = match self.state.admission.arrive(ip, validated, recorded) {
+            Gate::Accept(ticket) => ticket,
+            Gate::Retry => {
+                if incoming.retry().is_err() {
+                    tracing::debug!(peer.ip = %ip, "an arrival cannot be asked to come again");
+                }
+                return;
+            }
+            Gate::Refuse => {
+                tracing::debug!(peer.ip = %ip, "an arrival is refused: too many handshakes");
+                return incoming.refuse();
+            }
+        };
+        let direction = Direction::Inbound;
+        match self.endpoint.take(incoming, recorded) {
+            Ok(connecting) => {
+                let handshake = self.handshake.clone();
+                let shake = handshake.run(connecting, ip, direction, Some(ticket));
+                self.state.handshakes.spawn(shake);
+            }
+            Err(error) => self.refused(ip, direction, super::tls::explain(&error), true),
+        }
+    }
+
+    /// Dials the first who is due.
+    fn dial_due(&mut self) {
+        let Some(ip) = self.state.known.take_due(Instant::now()) else {
+            return;
+        };
+        self.state.known_changed = true;
+        let Some(address) = self.state.known.dialing(ip) else {
+            return;
+        };
+        let recorded = self.pins.directory().by_ip(ip).is_some();
+        match self.endpoint.dial(address, recorded) {
+            Ok(connecting) => {
+                self.state.dialing += 1;
+                let handshake = self.handshake.clone();
+                let shake = handshake.run(connecting, ip, Direction::Outbound, None);
+                self.state.handshakes.spawn(shake);
+            }
+            Err(error) => {
+                let detail = format!("{address} cannot be dialed: {error}");
+                let reason = CloseReason::new(CloseCode::TransportFailed, detail);
+                self.dial_failed(ip, reason, true);
+            }
+        }
+    }
+
+    fn handshake_over(&mut self, outcome: Outcome) {
+        if outcome.direction == Direction::Outbound {
+            self.state.dialing -= 1;
+        }
+        match outcome.result {
+            Ok(authenticated) => self.admit(*authenticated),
+            Err(Refusal { reason, by_us }) => match outcome.direction {
+                Direction::Inbound => self.refused(outcome.ip, Direction::Inbound, reason, by_us),
+                Direction::Outbound => self.dial_failed(outcome.ip, reason, by_us),
+            },
+        }
+    }
+
+    /// A connection has ended: it leaves the registry if it is still the one that is there.
+    fn ended(&mut self, end: ConnectionEnd) {
+        let held = self.state.registry.get(&end.ip).map(|peer| peer.id());
+        let replaced = held != Some(end.id);
+        if replaced && end.reason.code == CloseCode::Duplicate {
+            tracing::debug!(
+                peer.ip = %end.ip, connection = end.id, "the loser of two connections ended"
+            );
+            return;
+        }
+        tracing::info!(
+            peer.ip = %end.ip,
+            connection = end.id,
+            direction = ?end.direction,
+            lasted_s = end.lasted.as_secs(),
+            by_us = end.by_us,
+            reason = %end.reason,
+            "disconnected"
+        );
+        let now = (Instant::now(), self.clock.now_ms());
+        self.state.known.note_end(&end, now.1);
+        self.state.known_changed = true;
+        if replaced {
+            return;
+        }
+        self.state.registry.remove(&end.ip);
+        self.state.registry_changed = true;
+        let jitter = self.random.random();
+        self.state.known.disconnected(&end, now, jitter);
+    }
+
+    fn dial_failed(&mut self, ip: PeerIp, reason: CloseReason, by_us: bool) {
+        let connected = self.state.registry.contains_key(&ip);
+        let jitter = self.random.random();
+        let now = (Instant::now(), self.clock.now_ms());
+        self.state.known.dial_failed(ip, connected, now, jitter);
+        self.refused(ip, Direction::Outbound, reason, by_us);
+    }
+
+    /// Notes and logs a refusal or failure. One that only repeats what is known is no news.
+    fn refused(&mut self, ip: PeerIp, direction: Direction, reason: CloseReason, by_us: bool) {
+        if reason.code == CloseCode::Duplicate && self.state.registry.contains_key(&ip) {
+            // The tie-break at work: the pair is connected.
+            tracing::debug!(peer.ip = %ip, ?direction, by_us, "a second connection was not needed");
+            return;
+        }
+        let at_ms = self.clock.now_ms();
+        let news = self.state.known.refused(ip, direction, &reason, at_ms);
+        if news {
+            tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
+        } else {
+            tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
+        }
+        let refused = &mut self.state.refused;
+        while refused.len() >= MAX_REFUSED
+            || refused
+                .front()
+                .is_some_and(|one| one.at_ms + REFUSED_FOR_MS < at_ms)
+        {
+            refused.pop_front();
+        }
+        refused.push_back(Refused {
+            at_ms,
+            ip,
+            direction,
+            reason,
+        });
+        self.state.refused_changed = true;
+        self.state.known_changed = true;
+    }
+
+    /// Publishes what has changed. Handles then see connections and records that belong together.
+    fn publish(&mut self) {
+        let state = &mut self.state;
+        let registry = std::mem::take(&mut state.registry_changed);
+        let known = std::mem::take(&mut state.known_changed);
+        let refused = std::mem::take(&mut state.refused_changed);
+        if !(registry || known || refused) {
+            return;
+        }
+        self.published.view.send_modify(|view| {
+            if registry {
+                view.peers = Arc::new(state.registry.clone());
+            }
+            if known {
+                view.known = Arc::new(state.known.records().clone());
+            }
+            if refused {
+                view.refused = Arc::new(state.refused.clone());
+            }
+        });
+        if registry {
+            let connected = state.registry.values().filter_map(|peer| peer.masternode());
+            let reach: ReachSet = connected.chain(self.config.own_masternode).collect();
+            self.published.reach.send_if_modified(|published| {
+                let news = *published != reach;
+                *published = reach;
+                news
+            });
+            self.published.changes.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// Tells all peers, and waits a bounded time until they know.
+    async fn shut_down(mut self) {
+        for peer in self.state.registry.values() {
+            peer.end(shutting_down());
+        }
+        let mut mailbox = self.mailbox;
+        let mut connections = self.state.connections;
+        let drained = timeout(SHUTDOWN_LIMIT, async {
+            loop {
+                tokio::select! {
+                    biased;
+                    // Connections report their end; nobody needs it any more.
+                    Some(_) = mailbox.recv() => {}
+                    joined = connections.join_next() => match joined {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => tracing::error!(%error, "a connection's task failed"),
+                        None => return,
+                    },
+                }
+            }
+        });
+        if drained.await.is_err() {
+            tracing::debug!("some connections had undelivered events at the end");
+        }
+        self.state.registry.clear();
+        self.published
+            .view
+            .send_modify(|view| view.peers = Arc::default());
+        self.published.changes.send_modify(|version| *version += 1);
+        let CloseReason { code, detail } = shutting_down();
+        let limit = SHUTDOWN_LIMIT;
+        self.endpoint.shut_down(code as u32, &detail, limit).await;
+    }
+}

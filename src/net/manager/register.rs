@@ -1,0 +1,219 @@
+//! How a connection gets into the registry: its slot, the tie-break, its Welcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Manager;
+use crate::net::Direction;
+use crate::net::connection::{Established, close};
+use crate::net::direction::{Contender, Verdict, preferred_direction, settle};
+use crate::net::endpoint::widen;
+use crate::net::handshake::Authenticated;
+use crate::net::peer::{Peer, PeerFacts};
+use crate::wire::{CloseCode, CloseReason, Role, Welcome};
+
+/// How long the acceptor of a winning connection leaves it to the dialer to close the loser.
+const LOSER_LINGERS: Duration = Duration::from_secs(2);
+
+impl Manager {
+    /// Registers an authenticated connection, or closes it with the reason.
+    pub(super) fn admit(&mut self, new: Authenticated) {
+        match self.find_slot(&new) {
+            Ok(loser) => self.register(new, loser),
+            Err(reason) => {
+                close(&new.quic, &reason);
+                match new.direction {
+                    Direction::Inbound => self.refused(new.ip, new.direction, reason, true),
+                    Direction::Outbound => self.dial_failed(new.ip, reason, true),
+                }
+            }
+        }
+    }
+
+    /// Decides about a new connection: refuse it, or take it and tell the connection that it
+    /// displaces why.
+    fn find_slot(&self, new: &Authenticated) -> Result<Option<CloseReason>, CloseReason> {
+        let Some(held) = self.state.registry.get(&new.ip) else {
+            return self.find_free_slot(new).map(|()| None);
+        };
+        if held.facts().node_id != new.node_id {
+            let detail = format!(
+                "{} holds a live connection with another key ({}); two nodes behind one address \
+                 cannot both connect",
+                new.ip,
+                held.facts().node_id.short()
+            );
+            let reason = CloseReason::new(CloseCode::IpTaken, detail);
+            let displaces = new.masternode.is_some() && held.masternode().is_none();
+            return if displaces {
+                Ok(Some(reason))
+            } else {
+                Err(reason)
+            };
+        }
+        let contender = Contender {
+            direction: new.direction,
+            instance: new.hello.instance,
+        };
+        let preferred = preferred_direction((new.hello.observed, self.own), (new.ip, new.node_id));
+        let duplicate = || {
+            let detail = "another connection of this pair stays";
+            CloseReason::new(CloseCode::Duplicate, detail)
+        };
+        match settle(held.contender(), contender, preferred) {
+            Verdict::KeepRegistered => Err(duplicate()),
+            Verdict::Replace => Ok(Some(duplicate())),
+            Verdict::ReplaceOlderInstance => Ok(Some(newer_instance())),
+        }
+    }
+
+    fn find_free_slot(&self, new: &Authenticated) -> Result<(), CloseReason> {
+        let unpinned = self.state.registry.values();
+        let unpinned = unpinned.filter(|peer| peer.masternode().is_none()).count();
+        if new.masternode.is_none() && unpinned >= self.config.max_unpinned {
+            let detail = format!("all {unpinned} slots for peers without a record are taken");
+            return Err(CloseReason::new(CloseCode::Full, detail));
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, new: Authenticated, displaced_for: Option<CloseReason>) {
+        let restarted =
+            (displaced_for.as_ref()).is_some_and(|why| why.code == CloseCode::NewerInstance);
+        self.state.last_id += 1;
+        let peer = self.make_peer(&new, restarted);
+        if let (Some(reason), Some(loser)) = (displaced_for, self.state.registry.remove(&new.ip)) {
+            // Of two live connections the winner's dialer closes the loser once it has the
+            // Welcome. Its acceptor cannot know when that is, and gives it time.
+            let ours_to_close =
+                new.direction == Direction::Outbound || reason.code != CloseCode::Duplicate;
+            let delay = if ours_to_close {
+                Duration::ZERO
+            } else {
+                LOSER_LINGERS
+            };
+            loser.end_after(delay, reason);
+        }
+        self.end_older_instances(&peer);
+        if peer.masternode().is_none() {
+            widen(&new.quic);
+        }
+        let welcome = self.welcome_for(&new);
+        let (predecessor, gone) = self.succeed(&new);
+        let facts = peer.facts();
+        tracing::info!(
+            peer.ip = %new.ip,
+            peer.node = %new.node_id.short(),
+            peer.name = facts.masternode.as_ref().map(|(_, name)| name.as_str()),
+            direction = ?new.direction,
+            connection = facts.id,
+            agent = new.hello.agent,
+            "connected"
+        );
+        self.state.known.connected(facts);
+        self.state.registry.insert(new.ip, peer.clone());
+        self.state.registry_changed = true;
+        self.state.known_changed = true;
+        let established = Established {
+            peer,
+            welcome,
+            writer: new.writer,
+            reader: new.reader,
+            predecessor,
+            gone,
+            surroundings: self.surroundings.clone(),
+        };
+        self.state.connections.spawn(established.run());
+    }
+
+    /// The tokens that keep the events of two connections of one peer in order: of the connection
+    /// before, if its events are not all delivered, and of this one.
+    fn succeed(&mut self, new: &Authenticated) -> (CancellationToken, CancellationToken) {
+        self.state.gone.retain(|_, gone| !gone.is_cancelled());
+        let gone = CancellationToken::new();
+        let predecessor = self.state.gone.insert(new.ip, gone.clone());
+        let predecessor = predecessor.unwrap_or_else(|| {
+            let nobody = CancellationToken::new();
+            nobody.cancel();
+            nobody
+        });
+        (predecessor, gone)
+    }
+
+    fn make_peer(&mut self, new: &Authenticated, restarted: bool) -> Arc<Peer> {
+        let directory = self.pins.directory();
+        let masternode = new.masternode.and_then(|index| {
+            let name = directory.name(index)?.to_string();
+            Some((index, name))
+        });
+        // The acceptor says whether it holds this node's record: without one it takes no
+        // consensus stream.
+        let they_hold_ours = new.welcome.as_ref().is_none_or(|welcome| welcome.pinned);
+        let facts = PeerFacts {
+            id: self.state.last_id,
+            ip: new.ip,
+            node_id: new.node_id,
+            consensus: masternode.is_some()
+                && new.hello.role == Role::Masternode
+                && they_hold_ours
+                && self.config.own_masternode.is_some()
+                && self.surroundings.inbound.consensus.is_some(),
+            masternode,
+            direction: new.direction,
+            hello: new.hello.clone(),
+            connected_at_ms: self.clock.now_ms(),
+            clock_offset_ms: new.clock_offset_ms,
+            reconnects: self.state.known.count_reconnect(new.ip, restarted),
+        };
+        self.compare_serials(new);
+        let timing = self.config.timing;
+        let (quic, meter) = (new.quic.clone(), new.meter.clone());
+        Arc::new(Peer::new(facts, timing, quic, meter))
+    }
+
+    /// The peer holds an older or newer record of this masternode: an operator should know.
+    fn compare_serials(&self, new: &Authenticated) {
+        let own = self.config.own_masternode;
+        let own = own.and_then(|index| self.pins.directory().record(index));
+        if let (Some(own), Some(welcome)) = (own, &new.welcome)
+            && welcome.record_serial != own.serial
+        {
+            tracing::warn!(
+                peer.ip = %new.ip,
+                theirs = welcome.record_serial,
+                ours = own.serial,
+                "the peer holds another version of this masternode's record; 0 means none"
+            );
+        }
+    }
+
+    fn welcome_for(&self, new: &Authenticated) -> Option<Welcome> {
+        let record = new
+            .masternode
+            .and_then(|at| self.pins.directory().record(at));
+        (new.direction == Direction::Inbound).then(|| Welcome {
+            version: new.version,
+            pinned: record.is_some(),
+            record_serial: record.map_or(0, |record| record.serial),
+        })
+    }
+
+    /// The peer's earlier process is dead, at whatever address it was connected.
+    fn end_older_instances(&self, peer: &Peer) {
+        let facts = peer.facts();
+        for other in self.state.registry.values() {
+            if other.facts().node_id == facts.node_id
+                && other.facts().hello.instance != facts.hello.instance
+            {
+                other.end(newer_instance());
+            }
+        }
+    }
+}
+
+fn newer_instance() -> CloseReason {
+    let detail = "a newer process of the same node has connected";
+    CloseReason::new(CloseCode::NewerInstance, detail)
+}

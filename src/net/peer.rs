@@ -1,0 +1,213 @@
+//! One registered connection, as its own tasks, the manager and the handles see it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quinn::Connection;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::bodies::{BodyQueue, MAX_HELD};
+use super::bulk::{Bound, Bulk};
+use super::direction::Contender;
+use super::liveness::Liveness;
+use super::meter::Meter;
+use super::queue::{FrameQueue, QueueLimits, WhenFull};
+use super::{Direction, NetTiming, PeerInfo};
+use crate::types::{BlockHash, Height, NodeId, PeerIp};
+use crate::wire::{CloseCode, CloseReason, Hello, ReachSet};
+
+/// The most sync requests of this node's that are open to one peer.
+pub const MAX_OWN_REQUESTS: usize = 4;
+
+/// What the handshake found out about a connection.
+#[derive(Clone, Debug)]
+pub struct PeerFacts {
+    /// The connection's id, unique in this process.
+    pub id: u64,
+    /// The peer.
+    pub ip: PeerIp,
+    /// Its pin.
+    pub node_id: NodeId,
+    /// Its position in genesis and name, when a record pins it.
+    pub masternode: Option<(usize, String)>,
+    /// Whether consensus and proposal streams are used: both ends are pinned masternodes.
+    pub consensus: bool,
+    /// Who dialed.
+    pub direction: Direction,
+    /// Its Hello.
+    pub hello: Hello,
+    /// Unix milliseconds.
+    pub connected_at_ms: u64,
+    /// Its wall clock less ours, in milliseconds.
+    pub clock_offset_ms: i64,
+    /// How often the pair had connected before.
+    pub reconnects: u64,
+}
+
+/// A registered connection. Its tasks end when [`Peer::end`] was called or QUIC's connection dies.
+pub struct Peer {
+    facts: PeerFacts,
+    timing: NetTiming,
+    quic: Connection,
+    /// Counters.
+    pub meter: Arc<Meter>,
+    /// Pings, pongs and round-trip times.
+    pub liveness: Mutex<Liveness>,
+    /// The peer's tip, the newest it told.
+    tip: Mutex<(Height, BlockHash)>,
+    /// Who it is connected to, as its pings tell.
+    pub reach: watch::Sender<ReachSet>,
+    /// To its consensus stream, between pinned masternodes.
+    pub consensus: Option<FrameQueue>,
+    /// To proposal streams, between pinned masternodes.
+    pub bodies: Option<BodyQueue>,
+    /// To its transactions stream.
+    pub transactions: FrameQueue,
+    /// The bound on block bodies and sync answers to it.
+    pub bulk: Arc<Bulk>,
+    /// Sync requests that may still be opened.
+    pub requests: Arc<Semaphore>,
+    /// Block bodies of the peer's that may still be read at the same time.
+    pub bodies_held: Semaphore,
+    order: watch::Sender<Option<EndOrder>>,
+}
+
+/// This node wants the connection to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndOrder {
+    /// When.
+    pub at: Instant,
+    /// What the peer is told.
+    pub reason: CloseReason,
+}
+
+impl Peer {
+    /// Wraps an authenticated connection.
+    pub fn new(facts: PeerFacts, timing: NetTiming, quic: Connection, meter: Arc<Meter>) -> Self {
+        Self {
+            timing,
+            quic,
+            meter,
+            liveness: Mutex::default(),
+            tip: Mutex::new((facts.hello.tip_height, facts.hello.tip_hash)),
+            reach: watch::Sender::new(ReachSet::default()),
+            consensus: facts
+                .consensus
+                .then(|| FrameQueue::new(QueueLimits::CONSENSUS, WhenFull::DropOldestHeight)),
+            bodies: facts.consensus.then(BodyQueue::default),
+            transactions: FrameQueue::new(QueueLimits::TRANSACTIONS, WhenFull::RefuseNew),
+            bulk: Bulk::new(Bound::FIXED),
+            requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
+            bodies_held: Semaphore::new(MAX_HELD),
+            order: watch::Sender::new(None),
+            facts,
+        }
+    }
+
+    /// The connection's id.
+    pub fn id(&self) -> u64 {
+        self.facts.id
+    }
+
+    /// The peer's address.
+    pub fn ip(&self) -> PeerIp {
+        self.facts.ip
+    }
+
+    /// What the handshake found out.
+    pub fn facts(&self) -> &PeerFacts {
+        &self.facts
+    }
+
+    /// Its position in genesis, when a record pins it.
+    pub fn masternode(&self) -> Option<usize> {
+        self.facts.masternode.as_ref().map(|(index, _)| *index)
+    }
+
+    /// What the tie-break needs.
+    pub fn contender(&self) -> Contender {
+        Contender {
+            direction: self.facts.direction,
+            instance: self.facts.hello.instance,
+        }
+    }
+
+    /// QUIC's connection.
+    pub fn quic(&self) -> &Connection {
+        &self.quic
+    }
+
+    /// The durations in force.
+    pub fn timing(&self) -> &NetTiming {
+        &self.timing
+    }
+
+    /// Ends the connection now with a reason. The first reason stands.
+    pub fn end(&self, reason: CloseReason) {
+        self.end_after(Duration::ZERO, reason);
+    }
+
+    /// The peer broke the protocol: ends the connection.
+    pub fn violation(&self, detail: impl Into<String>) {
+        self.end(CloseReason::new(CloseCode::ProtocolViolation, detail));
+    }
+
+    /// Ends the connection after a while, unless it has ended by then. An earlier end stands.
+    pub fn end_after(&self, delay: Duration, reason: CloseReason) {
+        let at = Instant::now() + delay;
+        self.order.send_if_modified(|order| {
+            let sooner = order.as_ref().is_none_or(|order| at < order.at);
+            if sooner {
+                *order = Some(EndOrder { at, reason });
+            }
+            sooner
+        });
+    }
+
+    /// Tells when this node wants the connection to end.
+    pub fn watch_order(&self) -> watch::Receiver<Option<EndOrder>> {
+        self.order.subscribe()
+    }
+
+    /// The peer told its tip. Returns whether that is news.
+    pub fn set_tip(&self, height: Height, hash: BlockHash) -> bool {
+        let mut tip = self.tip.lock().expect("no holder panics");
+        let news = *tip != (height, hash);
+        *tip = (height, hash);
+        news
+    }
+
+    /// Everything that is shown of it.
+    pub fn info(&self) -> PeerInfo {
+        let (tip_height, tip_hash) = *self.tip.lock().expect("no holder panics");
+        let liveness = self.liveness.lock().expect("no holder panics");
+        let liveness = liveness.summary(&self.timing, Instant::now());
+        let facts = &self.facts;
+        PeerInfo {
+            ip: facts.ip,
+            listen_port: facts.hello.listen_port,
+            node_id: facts.node_id,
+            name: facts.masternode.as_ref().map(|(_, name)| name.clone()),
+            masternode: self.masternode(),
+            role: facts.hello.role,
+            direction: facts.direction,
+            connection: facts.id,
+            connected_at_ms: facts.connected_at_ms,
+            agent: facts.hello.agent.clone(),
+            tip_height,
+            tip_hash,
+            rtt: liveness.rtt,
+            pings_sent: liveness.pings_sent,
+            pongs_received: liveness.pongs_received,
+            pings_received: liveness.pings_received,
+            slow: liveness.slow,
+            streams: self.meter.streams(),
+            bulk_unconfirmed: self.bulk.unconfirmed(),
+            dropped: self.meter.total_dropped(),
+            clock_offset_ms: facts.clock_offset_ms,
+            observed_us_as: facts.hello.observed,
+            reconnects: facts.reconnects,
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Who may speak from which address: masternode records, first-use pins, and what is remembered of
+//! both.
+//!
+//! TLS has proved that the peer holds a key; this decides what the key is worth, in this order:
+//!
+//! 1. this node's own key: the node has dialed itself;
+//! 2. an address with a masternode record answers only with a pin of that record;
+//! 3. a pin of a record comes only from that record's address;
+//! 4. everyone else is unpinned: refused unless the node takes unpinned peers, and never given a
+//!    consensus or proposal stream;
+//! 5. an unpinned address that the operator configured is trusted on first use: its first key is
+//!    stored, and another key is refused until `timed peers forget IP`. Other unpinned addresses
+//!    are bound to a key by the registry, only while they are connected.
+//!
+//! `pins.toml` keeps the first-use pins and, per consensus key, the newest record seen: an older
+//! one, or another one with the same serial, is refused. It is not in the database, so that a lost
+//! or rebuilt chain does not make the node forget whom it trusted. A file that cannot be read as a
+//! whole is never replaced.
+//!
+//! The file has at most one entry per masternode and per configured address. It is written, and
+//! synced, only when one of them changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, info};
+
+use crate::env::DurableFile;
+use crate::types::{ConsensusKey, MasternodeDirectory, MasternodeRecord, NodeId, PeerIp};
+use crate::types::{codec, hash};
+use crate::wire::{CloseCode, CloseReason};
+
+/// The version of `pins.toml` that is read and written.
+const FILE_VERSION: u32 = 1;
+
+const FILE_HEADER: &str = "\
+# Kept by timed. [[record]]: the newest record seen of each masternode; [[first_use]]: the key that
+# a configured address had at its first contact. To drop a first-use pin: timed peers forget IP
+";
+
+/// The context of the hash that tells two contents of a record apart.
+const RECORD_CONTENT: &str = "timed 2026-11 masternode record content v1";
+
+/// What a peer is allowed to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// A masternode, at its recorded address and with a pin of its record.
+    Masternode {
+        /// Its position in genesis.
+        index: usize,
+    },
+    /// A peer without a record: no consensus and no proposal stream.
+    Unpinned,
+}
+
+/// The rules of admission and their memory.
+pub struct PinPolicy {
+    file: Arc<dyn DurableFile>,
+    directory: MasternodeDirectory,
+    configured: BTreeSet<PeerIp>,
+    accept_unpinned: bool,
+    own: NodeId,
+    memory: Memory,
+}
+
+/// Why the pins cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The file cannot be read.
+    #[error("{file} cannot be read: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be written; it has its old content.
+    #[error("{file} cannot be written: {source}")]
+    Write {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file's content is not what this node writes.
+    #[error(
+        "{file} is damaged and was left as it is: {detail}; restore it, or move it away to start \
+         without first-use pins and seen serials"
+    )]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong, with its place.
+        detail: String,
+    },
+    /// A record has a lower serial than one that was seen before.
+    #[error(
+        "the record of {} has {found}, but {held} was seen before ({file}); \
+         use the newer record, or sign one with a higher serial", .found.name
+    )]
+    OlderRecord {
+        /// Where the newer one is remembered.
+        file: String,
+        /// What was seen before.
+        held: Box<SeenRecord>,
+        /// What is presented now.
+        found: Box<SeenRecord>,
+    },
+    /// A record has the serial of one that was seen before, and says something else.
+    #[error(
+        "two records of {} have the same serial: {found}, but {held} was seen before ({file}); \
+         every change needs a higher serial", .found.name
+    )]
+    ChangedRecord {
+        /// Where the first one is remembered.
+        file: String,
+        /// What was seen before.
+        held: Box<SeenRecord>,
+        /// What is presented now.
+        found: Box<SeenRecord>,
+    },
+}
+
+impl PinPolicy {
+    /// Reads the file and holds the directory's records against it. Records newer than those that
+    /// the file knows are stored before this returns.
+    ///
+    /// `configured` are the addresses that the operator configured, `own` is this node's pin.
+    pub fn open(
+        file: Arc<dyn DurableFile>,
+        directory: MasternodeDirectory,
+        configured: BTreeSet<PeerIp>,
+        accept_unpinned: bool,
+        own: NodeId,
+    ) -> Result<Self, PinError> {
+        let memory = Memory::load(&*file)?;
+        let mut policy = Self {
+            file,
+            directory: directory.clone(),
+            configured,
+            accept_unpinned,
+            own,
+            memory,
+        };
+        policy.replace_directory(directory)?;
+        Ok(policy)
+    }
+
+    /// Takes over another set of records, checked against the newest seen. On an error the old
+    /// directory stays in force.
+    pub fn replace_directory(&mut self, directory: MasternodeDirectory) -> Result<(), PinError> {
+        let mut memory = self.memory.clone();
+        for (_, record) in directory.records() {
+            memory.see(record, &*self.file)?;
+        }
+        self.remember(memory)?;
+        self.directory = directory;
+        Ok(())
+    }
+
+    /// The records in force.
+    pub fn directory(&self) -> &MasternodeDirectory {
+        &self.directory
+    }
+
+    /// Decides about a peer that has proved to hold the key behind `node`.
+    ///
+    /// The first contact of a configured address writes and syncs the file before it is admitted;
+    /// every other call only reads memory. The refusal is for both sides to log.
+    pub fn check(&mut self, ip: PeerIp, node: NodeId) -> Result<Admission, CloseReason> {
+        if node == self.own {
+            return Err(CloseReason::new(
+                CloseCode::SelfConnection,
+                format!("{ip} has the receiver's own key: it is the same node, or a copy of it"),
+            ));
+        }
+        if let Some((index, record)) = self.directory.by_ip(ip) {
+            return if record.pins.contains(&node) {
+                Ok(Admission::Masternode { index })
+            } else {
+                Err(wrong_pin(record, node))
+            };
+        }
+        if let Some((_, record)) = self.directory.by_pin(&node) {
+            return Err(wrong_address(record, ip, node));
+        }
+        if !self.accept_unpinned {
+            return Err(CloseReason::new(
+                CloseCode::UnpinnedRefused,
+                format!("{ip} (pin {node}) has no masternode record, and only those are taken"),
+            ));
+        }
+        if self.configured.contains(&ip) {
+            self.trust_on_first_use(ip, node)?;
+        }
+        Ok(Admission::Unpinned)
+    }
+
+    fn trust_on_first_use(&mut self, ip: PeerIp, node: NodeId) -> Result<(), CloseReason> {
+        match self.memory.first_use.get(&ip) {
+            Some(pin) if *pin == node => return Ok(()),
+            Some(pin) => {
+                return Err(CloseReason::new(
+                    CloseCode::PinMismatch,
+                    format!(
+                        "{ip} first had pin {pin}, now {node}; if its key was changed on \
+                         purpose, run `timed peers forget {ip}`"
+                    ),
+                ));
+            }
+            None => {}
+        }
+        let mut memory = self.memory.clone();
+        memory.first_use.insert(ip, node);
+        if let Err(error) = self.remember(memory) {
+            error!(peer.ip = %ip, reason = %error, "first contact refused: its pin is not stored");
+            return Err(CloseReason::new(
+                CloseCode::Internal,
+                format!(
+                    "the pin of {ip} could not be stored; see the log of the node that refused"
+                ),
+            ));
+        }
+        info!(peer.ip = %ip, pin = %node, "first contact of a configured address: pin stored");
+        Ok(())
+    }
+
+    /// Drops the first-use pin of an address; whether there was one.
+    pub fn forget(&mut self, ip: PeerIp) -> Result<bool, PinError> {
+        let mut memory = self.memory.clone();
+        let had = memory.first_use.remove(&ip).is_some();
+        self.remember(memory)?;
+        Ok(had)
+    }
+
+    /// Makes a change durable, then takes it over.
+    fn remember(&mut self, memory: Memory) -> Result<(), PinError> {
+        if memory != self.memory {
+            memory.store(&*self.file)?;
+            self.memory = memory;
+        }
+        Ok(())
+    }
+}
+
+fn wrong_pin(record: &MasternodeRecord, got: NodeId) -> CloseReason {
+    let pins: Vec<_> = record.pins.iter().map(NodeId::to_string).collect();
+    let (ip, name, pins) = (record.ip, &record.name, pins.join(" or "));
+    CloseReason::new(
+        CloseCode::PinMismatch,
+        format!("{ip} is {name}, pinned to {pins}, but got {got}; a new key needs a new record"),
+    )
+}
+
+fn wrong_address(record: &MasternodeRecord, from: PeerIp, pin: NodeId) -> CloseReason {
+    let (ip, name) = (record.ip, &record.name);
+    CloseReason::new(
+        CloseCode::PinMismatch,
+        format!(
+            "pin {pin} belongs to {name} at {ip}, but came from {from}; a new address needs a \
+             new record"
+        ),
+    )
+}
+
+/// What `pins.toml` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Memory {
+    records: BTreeMap<ConsensusKey, SeenRecord>,
+    first_use: BTreeMap<PeerIp, NodeId>,
+}
+
+/// The file's form.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinsFile {
+    version: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    record: Vec<SeenRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    first_use: Vec<FirstUse>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FirstUse {
+    ip: PeerIp,
+    pin: NodeId,
+}
+
+/// The newest record seen of a masternode: enough to recognise it and to show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenRecord {
+    /// The masternode's name.
+    pub name: String,
+    /// The key that signed the record.
+    pub consensus_key: ConsensusKey,
+    /// The record's serial.
+    pub serial: u64,
+    /// The recorded address.
+    pub ip: PeerIp,
+    /// The recorded port.
+    pub port: u16,
+    /// The recorded pins.
+    pub pins: Vec<NodeId>,
+    /// A hash over all fields but the signature, in hex.
+    pub content: String,
+}
+
+impl SeenRecord {
+    fn of(record: &MasternodeRecord) -> Self {
+        let fields = codec::encode(&(
+            &record.name,
+            record.serial,
+            record.ip,
+            record.port,
+            &record.pins,
+            record.consensus_key,
+            record.payout,
+        ));
+        Self {
+            name: record.name.clone(),
+            consensus_key: record.consensus_key,
+            serial: record.serial,
+            ip: record.ip,
+            port: record.port,
+            pins: record.pins.clone(),
+            content: hex::encode(hash::hash(RECORD_CONTENT, &[&fields])),
+        }
+    }
+}
+
+impl fmt::Display for SeenRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = SocketAddr::new(self.ip.ip(), self.port);
+        let pins: Vec<_> = self.pins.iter().map(NodeId::short).collect();
+        let content: String = self.content.chars().take(8).collect();
+        write!(
+            f,
+            "serial {} ({address}, pin {}, content {content})",
+            self.serial,
+            pins.join(" or ")
+        )
+    }
+}
+
+impl Memory {
+    fn load(file: &dyn DurableFile) -> Result<Self, PinError> {
+        let content = file.load().map_err(|source| PinError::Read {
+            file: file.name(),
+            source,
+        })?;
+        let Some(content) = content else {
+            return Ok(Self::default());
+        };
+        Self::parse(&content).map_err(|detail| PinError::Damaged {
+            file: file.name(),
+            detail,
+        })
+    }
+
+    fn parse(content: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
+        let parsed: PinsFile =
+            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        if parsed.version != FILE_VERSION {
+            let version = parsed.version;
+            return Err(format!(
+                "it has version {version}, this program reads {FILE_VERSION}"
+            ));
+        }
+        let mut memory = Self::default();
+        for record in parsed.record {
+            if let Some(twice) = memory.records.insert(record.consensus_key, record) {
+                return Err(format!("two records of the key {}", twice.consensus_key));
+            }
+        }
+        for FirstUse { ip, pin } in parsed.first_use {
+            if memory.first_use.insert(ip, pin).is_some() {
+                return Err(format!("two first-use pins for {ip}"));
+            }
+        }
+        Ok(memory)
+    }
+
+    fn store(&self, file: &dyn DurableFile) -> Result<(), PinError> {
+        let first_use = self.first_use.iter();
+        let form = PinsFile {
+            version: FILE_VERSION,
+            record: self.records.values().cloned().collect(),
+            first_use: first_use.map(|(&ip, &pin)| FirstUse { ip, pin }).collect(),
+        };
+        toml::to_string(&form)
+            .map_err(io::Error::other)
+            .and_then(|text| file.replace(format!("{FILE_HEADER}\n{text}").as_bytes()))
+            .map_err(|source| PinError::Write {
+                file: file.name(),
+                source,
+            })
+    }
+
+    /// Holds a record against the newest seen of its masternode, and becomes it when it is newer.
+    fn see(&mut self, record: &MasternodeRecord, file: &dyn DurableFile) -> Result<(), PinError> {
+        let found = SeenRecord::of(record);
+        match self.records.get(&record.consensus_key) {
+            Some(held) if found.serial < held.serial => Err(PinError::OlderRecord {
+                file: file.name(),
+                held: Box::new(held.clone()),
+                found: Box::new(found),
+            }),
+            Some(held) if found.serial == held.serial && found.content != held.content => {
+                Err(PinError::ChangedRecord {
+                    file: file.name(),
+                    held: Box::new(held.clone()),
+                    found: Box::new(found),
+                })
+            }
+            _ => {
+                self.records.insert(record.consensus_key, found);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

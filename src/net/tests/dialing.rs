@@ -1,0 +1,303 @@
+//! Who dials, which connection stays, how it comes back.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+
+use super::*;
+use crate::wire::{CloseCode, TransactionsMessage};
+
+#[tokio::test]
+async fn two_masternodes_connect_once_and_the_higher_address_dials() {
+    let plan = Plan::new(2, 0);
+    let (low, high) = (plan.start(1), plan.start(2));
+    let at_low = low.connected_to(&[high.ip]).await;
+    let at_high = high.connected_to(&[low.ip]).await;
+    assert_eq!(at_low[0].direction, Direction::Inbound);
+    assert_eq!(at_high[0].direction, Direction::Outbound);
+    assert_eq!(at_low[0].masternode, Some(1));
+    assert_eq!(at_high[0].name.as_deref(), Some("m1"));
+    assert_eq!((at_low[0].reconnects, at_high[0].reconnects), (0, 0));
+    assert_eq!(at_high[0].observed_us_as, high.ip);
+    low.stop().await;
+    high.until("disconnected", |peers| peers.is_empty()).await;
+    let known = &high.net.known_peers()[0];
+    let (_, direction, reason) = known.last_end.as_ref().unwrap();
+    assert_eq!(*direction, Direction::Outbound);
+    assert!(reason.contains("shutting_down"), "{reason}");
+    high.stop().await;
+}
+
+#[tokio::test]
+async fn the_lower_address_dials_after_the_grace_period_when_it_is_not_dialed() {
+    let plan = Plan::new(2, 0);
+    // The higher one has no record of the lower, so it does not know whom to dial.
+    let alone = MasternodeDirectory::new(&plan.genesis, plan.records[1..].to_vec()).unwrap();
+    let high = plan.start_as(2, plan.config(2), identity(2, plan.ip(2)), alone);
+    let low = plan.start(1);
+    let peers = low.connected_to(&[high.ip]).await;
+    assert_eq!(peers[0].direction, Direction::Outbound);
+    let peers = high.connected_to(&[low.ip]).await;
+    assert_eq!(peers[0].masternode, None, "no record: unpinned");
+}
+
+/// The old network's "both dial" made duplicates that overwrote each other.
+#[tokio::test]
+async fn two_dials_at_once_leave_exactly_one_connection_on_both_sides_100_times() {
+    let mut plan = Plan::new(2, 0);
+    plan.timing.dial_grace = Duration::ZERO;
+    plan.timing.backoff_start = Duration::from_millis(2);
+    plan.timing.backoff_limit = Duration::from_millis(4);
+    plan.timing.backoff_reset = Duration::ZERO;
+    let (mut low, mut high) = (plan.start(1), plan.start(2));
+    let mut before = (0, 0);
+    for _ in 0..100 {
+        let agreed = async {
+            loop {
+                let ends = (low.net.peers(), high.net.peers());
+                let answered = |peers: &[PeerInfo], before: u64| match peers {
+                    [peer] => peer.connection != before && peer.pongs_received > 0,
+                    _ => false,
+                };
+                if answered(&ends.0, before.0)
+                    && answered(&ends.1, before.1)
+                    && ends.0[0].direction != ends.1[0].direction
+                {
+                    return (ends.0[0].connection, ends.1[0].connection);
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        before = match tokio::time::timeout(PATIENCE, agreed).await {
+            Ok(connections) => connections,
+            Err(_) => panic!("{:#?} {:#?}", low.net.peers(), high.net.peers()),
+        };
+        while low.transactions.try_recv().is_ok() || low.consensus.try_recv().is_ok() {}
+        while high.transactions.try_recv().is_ok() || high.consensus.try_recv().is_ok() {}
+        let again = CloseReason::new(CloseCode::Operator, "once more");
+        low.net.disconnect(high.ip, again).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn events_of_a_peer_come_as_connected_and_disconnected_in_turn() {
+    let mut plan = Plan::new(2, 0);
+    plan.timing.backoff_start = Duration::from_millis(2);
+    let (mut low, high) = (plan.start(1), plan.start(2));
+    for _ in 0..3 {
+        let event = low.transactions.recv().await.unwrap();
+        assert!(
+            matches!(event, TransactionsEvent::Connected { peer } if peer == high.ip),
+            "{event:?}"
+        );
+        low.connected_to(&[high.ip]).await;
+        let again = CloseReason::new(CloseCode::Operator, "once more");
+        low.net.disconnect(high.ip, again).unwrap();
+        let event = low.transactions.recv().await.unwrap();
+        assert!(
+            matches!(event, TransactionsEvent::Disconnected { peer } if peer == high.ip),
+            "{event:?}"
+        );
+    }
+}
+
+/// The old network stored writers under a bare IP and looked them up under "IP:PORT".
+#[tokio::test]
+async fn a_port_is_no_part_of_a_peers_key() {
+    let plan = Plan::new(2, 0);
+    let mut config = plan.config(2);
+    config.listen_port = 1;
+    let (mut low, high) = (plan.start(1), plan.start_with(2, config));
+    let peers = low.connected_to(&[high.ip]).await;
+    assert_eq!(peers[0].listen_port, 1);
+    high.connected_to(&[low.ip]).await;
+    let message = TransactionsMessage::Announce(Vec::new());
+    high.net.send_transactions(low.ip, message.clone()).unwrap();
+    low.net.send_transactions(high.ip, message.clone()).unwrap();
+    low.transactions.recv().await.unwrap();
+    let event = low.transactions.recv().await.unwrap();
+    let TransactionsEvent::Message { peer, message: got } = event else {
+        panic!("{event:?}")
+    };
+    assert_eq!((peer, got), (high.ip, message));
+}
+
+#[tokio::test]
+async fn an_unknown_peer_is_an_error_that_lists_the_known_addresses() {
+    let plan = Plan::new(3, 0);
+    let nodes = [plan.start(1), plan.start(2), plan.start(3)];
+    nodes[0].connected_to(&[nodes[1].ip, nodes[2].ip]).await;
+    let stranger: PeerIp = "10.9.8.7".parse().unwrap();
+    let error = (nodes[0].net)
+        .send_transactions(stranger, TransactionsMessage::Announce(Vec::new()))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "peer 10.9.8.7 is not connected; connected peers: {}, {}",
+            nodes[1].ip, nodes[2].ip
+        )
+    );
+}
+
+/// A socket that can go dead, as a machine does.
+struct Mortal {
+    inner: Arc<dyn AsyncUdpSocket>,
+    dead: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Mortal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl AsyncUdpSocket for Mortal {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
+        if self.dead.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+}
+
+/// Starts a node whose process can be killed; `process` tells its starts apart.
+async fn start_mortal(
+    plan: &Plan,
+    seed: u8,
+    process: u8,
+    config: NetConfig,
+) -> (Node, Arc<AtomicBool>) {
+    let runtime = Arc::new(TokioRuntime);
+    plan.freed(seed).await;
+    let inner = bind_udp(plan.address(seed), &*runtime as &dyn Runtime).unwrap();
+    let dead = Arc::new(AtomicBool::new(false));
+    let environment = NetEnvironment {
+        socket: Arc::new(Mortal {
+            inner,
+            dead: dead.clone(),
+        }),
+        runtime,
+        clock: Arc::new(SystemClock),
+        entropy: Entropy::from_seed([seed * 16 + process; 32]),
+        pins: Arc::new(FileInMemory::default()),
+    };
+    let ip = plan.ip(seed);
+    let node = Node::start(
+        ip,
+        config,
+        identity(seed, ip),
+        plan.directory(),
+        environment,
+    );
+    (node, dead)
+}
+
+async fn kill(node: Node, dead: Arc<AtomicBool>) {
+    dead.store(true, Ordering::SeqCst);
+    node.task.abort();
+    assert!(node.task.await.unwrap_err().is_cancelled());
+}
+
+/// Kills and restarts one of two nodes; the idle timeout is far away.
+async fn restart(seed: u8, other: u8, change: impl FnOnce(&mut NetConfig)) -> (Node, Node, Plan) {
+    let mut plan = Plan::new(2, 0);
+    plan.timing.idle_timeout = Duration::from_secs(600);
+    plan.timing.ping_interval = Duration::from_millis(100);
+    let survivor = plan.start(other);
+    let (node, dead) = start_mortal(&plan, seed, 1, plan.config(seed)).await;
+    survivor.connected_to(&[node.ip]).await;
+    node.connected_to(&[survivor.ip]).await;
+    kill(node, dead).await;
+    let mut config = plan.config(seed);
+    change(&mut config);
+    let (node, _) = start_mortal(&plan, seed, 2, config).await;
+    (node, survivor, plan)
+}
+
+#[tokio::test]
+async fn a_restarted_peer_with_the_lower_address_is_regained_without_the_idle_timeout() {
+    let mut plan_address = None;
+    let (node, survivor, _plan) = restart(1, 2, |config| {
+        plan_address = config.own_ip;
+        config.timing.dial_grace = Duration::from_secs(600);
+    })
+    .await;
+    // It would wait ten minutes to be dialed; the stateless reset tells the survivor at once.
+    node.connected_to(&[survivor.ip]).await;
+    let peers = survivor
+        .until("reconnected", |peers| {
+            peers.first().is_some_and(|peer| peer.reconnects == 1)
+        })
+        .await;
+    assert_eq!(peers[0].ip, plan_address.unwrap());
+}
+
+#[tokio::test]
+async fn a_restarted_peer_with_the_higher_address_is_regained_without_the_idle_timeout() {
+    let (node, survivor, _plan) = restart(2, 1, |_| {}).await;
+    node.connected_to(&[survivor.ip]).await;
+    survivor
+        .until("reconnected", |peers| {
+            peers.first().is_some_and(|peer| peer.reconnects == 1)
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_restarted_peer_dials_the_peers_of_its_earlier_run_at_once() {
+    let mut plan = Plan::new(2, 0);
+    plan.timing.idle_timeout = Duration::from_secs(600);
+    plan.timing.dial_grace = Duration::from_secs(600);
+    // No ping that could meet a stateless reset: only the instance number tells.
+    plan.timing.ping_interval = Duration::from_secs(600);
+    plan.timing.quic_keepalive = Duration::from_secs(200);
+    plan.timing.silence_limit = Duration::from_secs(3600);
+    let survivor = plan.start(2);
+    let (node, dead) = start_mortal(&plan, 1, 1, plan.config(1)).await;
+    survivor.connected_to(&[node.ip]).await;
+    node.connected_to(&[survivor.ip]).await;
+    kill(node, dead).await;
+    let mut config = plan.config(1);
+    config.earlier_peers = vec![plan.address(2)];
+    let (node, _) = start_mortal(&plan, 1, 2, config).await;
+    let peers = node.connected_to(&[survivor.ip]).await;
+    assert_eq!(peers[0].direction, Direction::Outbound);
+    survivor
+        .until("reconnected", |peers| {
+            peers
+                .first()
+                .is_some_and(|peer| peer.reconnects == 1 && peer.direction == Direction::Inbound)
+        })
+        .await;
+}

@@ -1,0 +1,136 @@
+//! A peer that speaks the protocol by hand, so that it can also break it.
+
+use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, SendStream, ServerConfig};
+
+use super::*;
+use crate::net::connection_id::reset_key;
+use crate::net::frames::{FrameReader, read_kind};
+use crate::net::meter::Meter;
+use crate::wire::messages::PROTOCOL_VERSIONS;
+use crate::wire::{Hello, KeepaliveMessage, StreamKind, encode_frame};
+
+pub struct Raw {
+    pub quic: Connection,
+    pub keepalive: SendStream,
+    pub from_keepalive: FrameReader,
+    /// Kept alive: QUIC's connections end with it.
+    _endpoint: Endpoint,
+}
+
+/// The peer's socket, at the planned address.
+pub fn endpoint(plan: &Plan, seed: u8) -> Endpoint {
+    let own = identity(seed, plan.ip(seed));
+    let server = ServerConfig::with_crypto(tls::server_crypto(&own).unwrap());
+    let runtime = Arc::new(TokioRuntime);
+    Endpoint::new_with_abstract_socket(
+        EndpointConfig::new(reset_key(&own)),
+        Some(server),
+        bind_udp(plan.address(seed), &*runtime as &dyn Runtime).unwrap(),
+        runtime,
+    )
+    .unwrap()
+}
+
+pub fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {
+    let config = plan.config(seed);
+    Hello {
+        magic: config.network.magic(),
+        versions: PROTOCOL_VERSIONS,
+        genesis: config.genesis,
+        role: config.role,
+        listen_port: config.listen_port,
+        tip_height: Height(0),
+        tip_hash: BlockHash([0; 32]),
+        observed: to,
+        agent: "raw".into(),
+        clock_ms: 0,
+        instance: 99,
+    }
+}
+
+impl Raw {
+    /// Dials a node and gets its Welcome.
+    pub async fn dial(plan: &Plan, seed: u8, to: u8) -> Self {
+        let quic = Self::connect(plan, seed, to).await;
+        let mut raw = Self::greet(quic, hello(plan, seed, plan.ip(to))).await;
+        assert!(matches!(raw.read().await, KeepaliveMessage::Hello(_)));
+        assert!(matches!(raw.read().await, KeepaliveMessage::Welcome(_)));
+        raw
+    }
+
+    /// Dials a node, no further than TLS.
+    pub async fn connect(plan: &Plan, seed: u8, to: u8) -> (Endpoint, Connection) {
+        let endpoint = endpoint(plan, seed);
+        let own = identity(seed, plan.ip(seed));
+        let client = ClientConfig::new(tls::client_crypto(&own).unwrap());
+        let connecting = endpoint.connect_with(client, plan.address(to), "timed");
+        let quic = connecting.unwrap().await.unwrap();
+        (endpoint, quic)
+    }
+
+    /// Sends a Hello and takes the other's keepalive stream.
+    pub async fn greet((endpoint, quic): (Endpoint, Connection), hello: Hello) -> Self {
+        let keepalive = open(&quic, StreamKind::Keepalive).await;
+        let mut recv = quic.accept_uni().await.unwrap();
+        assert_eq!(
+            read_kind(&mut recv).await.unwrap(),
+            Some(StreamKind::Keepalive.byte())
+        );
+        let meter = Arc::new(Meter::new());
+        let mut raw = Self {
+            quic,
+            keepalive,
+            from_keepalive: FrameReader::new(recv, StreamKind::Keepalive, meter),
+            _endpoint: endpoint,
+        };
+        raw.say(&KeepaliveMessage::Hello(hello)).await;
+        raw
+    }
+
+    pub async fn say(&mut self, message: &KeepaliveMessage) {
+        let frame = encode_frame(StreamKind::Keepalive, message).unwrap();
+        self.keepalive.write_all(&frame).await.unwrap();
+    }
+
+    pub async fn read(&mut self) -> KeepaliveMessage {
+        self.from_keepalive.next().await.unwrap().unwrap()
+    }
+
+    /// Answers pings until the connection ends; gives the reason.
+    pub async fn answer_pings(&mut self) -> CloseReason {
+        while let Ok(Some(message)) = self.from_keepalive.next().await {
+            if let KeepaliveMessage::Ping(ping) = message {
+                let pong = KeepaliveMessage::Pong { nonce: ping.nonce };
+                let frame = encode_frame(StreamKind::Keepalive, &pong).unwrap();
+                if self.keepalive.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+        }
+        tls::explain(&self.quic.closed().await)
+    }
+
+    pub async fn closed(&self) -> CloseReason {
+        let closed = tokio::time::timeout(PATIENCE, self.quic.closed()).await;
+        tls::explain(&closed.expect("the connection should have been closed"))
+    }
+}
+
+/// Opens a stream with its kind byte.
+pub async fn open(quic: &Connection, kind: StreamKind) -> SendStream {
+    let mut send = quic.open_uni().await.unwrap();
+    send.write_all(&[kind.byte()]).await.unwrap();
+    send
+}
+
+/// Takes the node's stream of a kind.
+pub async fn accept_kind(quic: &Connection, kind: StreamKind) -> FrameReader {
+    loop {
+        let mut recv = quic.accept_uni().await.unwrap();
+        if read_kind(&mut recv).await.unwrap() == Some(kind.byte()) {
+            return FrameReader::new(recv, kind, Arc::new(Meter::new()));
+        }
+        // Kept open and unread; its node only fills the window.
+        std::mem::forget(recv);
+    }
+}

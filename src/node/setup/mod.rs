@@ -1,0 +1,198 @@
+//! What happens before a node first runs: its keys and files, and the genesis of a chain.
+//! Nothing here ever overwrites a file.
+
+mod genesis;
+mod init;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::files::DataDir;
+use super::formats::{FormatError, RECORD_SUFFIX};
+use super::keys::{self, KeyError};
+use crate::net::IdentityError;
+use crate::types::{ConsensusKey, DirectoryError, GenesisError, NodeId, PeerIp, RecordError};
+
+pub use genesis::{GenesisOptions, GenesisReport, build_genesis};
+pub use init::{InitOptions, InitReport, init};
+
+/// Why a set-up step was refused. Each is one sentence that names the file or value.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Files are already there.
+    #[error("nothing was written, because this would overwrite {}; choose another place or move them away", list(.0))]
+    Exists(Vec<PathBuf>),
+    /// A name is not allowed, or a record does not stand by itself.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An address can belong to no peer.
+    #[error("{ip} cannot be a node's address: use the address at which its peers reach it")]
+    Ip {
+        /// The address.
+        ip: PeerIp,
+    },
+    /// A file or folder cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no random bytes: {0}")]
+    Randomness(io::Error),
+    /// A key file cannot be written.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The certificate cannot be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A certificate file is no certificate.
+    #[error("{path}: {source}")]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdentityError,
+    },
+    /// A record's file is not usable.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The folder holds no record.
+    #[error(
+        "{folder} holds no *.masternode.toml: collect there the two public files that \"timed init\" wrote into certs/ on each masternode"
+    )]
+    NoRecords {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// One of the two public files of a masternode is missing.
+    #[error("{missing} is missing, but {present} is there: each masternode needs both")]
+    HalfPair {
+        /// The file that is there.
+        present: PathBuf,
+        /// The file that is not.
+        missing: PathBuf,
+    },
+    /// A record's file has the name of another masternode.
+    #[error("{path} holds the record of {name}: call it {name}.masternode.toml")]
+    FileName {
+        /// The file.
+        path: PathBuf,
+        /// The name in it.
+        name: String,
+    },
+    /// The certificate's key is not the record's.
+    #[error("{path} has the pin {got}, but the record of {name} names {}", pins(.expected))]
+    Pin {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whose record.
+        name: String,
+        /// The certificate's pin.
+        got: NodeId,
+        /// The record's pins.
+        expected: Vec<NodeId>,
+    },
+    /// The certificate is for another address.
+    #[error("{path} is for {}, but the record of {name} names the address {expected}", ips(.got))]
+    CertificateIp {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Whose record.
+        name: String,
+        /// The certificate's addresses.
+        got: Vec<PeerIp>,
+        /// The record's address.
+        expected: PeerIp,
+    },
+    /// A power was given for a name that no record has.
+    #[error("a power is given for {name}, but there is no {name}.masternode.toml")]
+    UnknownPower {
+        /// The name.
+        name: String,
+    },
+    /// Two records share what must be unique.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The values make no genesis.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// A key is used twice.
+    #[error(
+        "the consensus key {key} is in the records of {first} and {second}: one key on two machines signs twice"
+    )]
+    SharedKey {
+        /// The key.
+        key: ConsensusKey,
+        /// The first record's name.
+        first: String,
+        /// The second record's name.
+        second: String,
+    },
+}
+
+/// Puts a chain's public files into a node's data directory: the genesis file, and every record
+/// and certificate of a folder. A file that is there already with the same content stays; with
+/// other content the step is refused, before anything is written.
+pub fn install_chain(data_dir: &Path, genesis: &Path, certs: &Path) -> Result<(), SetupError> {
+    let dir = DataDir::new(data_dir);
+    let mut copies = vec![(genesis.to_path_buf(), dir.genesis())];
+    for entry in std::fs::read_dir(certs).map_err(failed(certs))? {
+        let entry = entry.map_err(failed(certs))?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text.ends_with(RECORD_SUFFIX) || text.ends_with(".pem") {
+            copies.push((entry.path(), dir.certs().join(name)));
+        }
+    }
+    let mut new = Vec::new();
+    let mut different = Vec::new();
+    for (from, to) in copies {
+        let content = std::fs::read_to_string(&from).map_err(failed(&from))?;
+        match std::fs::read_to_string(&to) {
+            Ok(present) if present == content => {}
+            Ok(_) => different.push(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => new.push((to, content)),
+            Err(error) => return Err(failed(&to)(error)),
+        }
+    }
+    if !different.is_empty() {
+        return Err(SetupError::Exists(different));
+    }
+    std::fs::create_dir_all(dir.certs()).map_err(failed(&dir.certs()))?;
+    for (to, content) in new {
+        keys::write_new(&to, &content, 0o644).map_err(failed(&to))?;
+    }
+    Ok(())
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    shown.join(", ")
+}
+
+fn pins(pins: &[NodeId]) -> String {
+    let shown: Vec<String> = pins.iter().map(NodeId::to_string).collect();
+    shown.join(" and ")
+}
+
+fn ips(ips: &[PeerIp]) -> String {
+    if ips.is_empty() {
+        return "no address".into();
+    }
+    let shown: Vec<String> = ips.iter().map(PeerIp::to_string).collect();
+    shown.join(", ")
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> SetupError {
+    let path = path.to_path_buf();
+    move |source| SetupError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests;

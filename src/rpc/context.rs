@@ -1,0 +1,55 @@
+//! What the methods speak about.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::chain::Chain;
+use crate::consensus::ConsensusHandle;
+use crate::env::WallClock;
+use crate::mempool::Mempool;
+use crate::net::NetHandle;
+use crate::sync::SyncHandle;
+use crate::types::{MasternodeDirectory, MasternodeRecord, NodeId};
+
+/// Handles to the running node.
+pub struct RpcContext {
+    /// The chain.
+    pub chain: Chain,
+    /// The mempool.
+    pub mempool: Mempool,
+    /// The network.
+    pub net: NetHandle,
+    /// Sync.
+    pub sync: SyncHandle,
+    /// Consensus; `None` on a full node.
+    pub consensus: Option<ConsensusHandle>,
+    /// The records in `certs/`.
+    pub directory: Arc<MasternodeDirectory>,
+    /// Who this node is.
+    pub node: NodeDescription,
+    /// The time of day.
+    pub clock: Arc<dyn WallClock>,
+    /// When the node started, Unix milliseconds.
+    pub started_at_ms: u64,
+    /// Cancelled by `stop`: the node's owner then stops it.
+    pub stop_requested: CancellationToken,
+}
+
+/// Who a node is.
+#[derive(Clone, Debug)]
+pub struct NodeDescription {
+    /// Its software's name and version.
+    pub agent: &'static str,
+    /// Its name in genesis, when it is a masternode.
+    pub name: Option<String>,
+    /// Its position in genesis, when it is a masternode.
+    pub masternode: Option<usize>,
+    /// The pin of its certificate.
+    pub pin: NodeId,
+    /// Its own record, when it is a masternode.
+    pub record: Option<MasternodeRecord>,
+    /// Where it listens for peers.
+    pub listen: SocketAddr,
+}

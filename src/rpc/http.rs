@@ -1,0 +1,238 @@
+//! The HTTP side: who may ask, how much, and how calls reach their methods.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::RpcError;
+use super::cookie::Cookie;
+use super::jsonrpc::{Access, CallError, MAX_BATCH, Method, Params, Request, response};
+use super::listener::BoundedListener;
+
+/// The longest request, in bytes.
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long answers under way may take once the node stops.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What `GET /health` needs from what the methods work on.
+pub(super) trait Health: Send + Sync + 'static {
+    /// The body of `GET /health`.
+    fn health(&self) -> Value;
+}
+
+/// The methods, what they work on, and who may call them.
+pub(super) struct Service<C> {
+    calls: Arc<C>,
+    methods: Vec<Method<C>>,
+    cookie: Cookie,
+    address: SocketAddr,
+}
+
+/// Serves until `cancel`.
+pub(super) async fn serve<C: Health>(
+    listener: TcpListener,
+    service: Service<C>,
+    cancel: CancellationToken,
+) -> Result<(), RpcError> {
+    let service = Arc::new(service);
+    let router = Router::new()
+        .route("/", post(answer::<C>))
+        .route("/health", get(health::<C>))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(service.clone(), guard::<C>))
+        .with_state(service);
+    let asked = cancel.clone().cancelled_owned();
+    let serving = axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(asked);
+    let too_late = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        result = serving.into_future() => Ok(result?),
+        () = too_late => Ok(()),
+    }
+}
+
+/// Refuses requests that a web page could have made.
+async fn guard<C: Health>(
+    State(service): State<Arc<Service<C>>>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    match service.refusal(request.headers()) {
+        Some(sentence) => (StatusCode::FORBIDDEN, sentence).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+async fn health<C: Health>(State(service): State<Arc<Service<C>>>) -> Response {
+    json(StatusCode::OK, &service.calls.health())
+}
+
+async fn answer<C: Health>(
+    State(service): State<Arc<Service<C>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let trusted = match headers.get(AUTHORIZATION) {
+        None => false,
+        Some(shown) if service.cookie.matches(shown.as_bytes()) => true,
+        // Wrong is not the same as none: the caller believes to be trusted.
+        Some(_) => {
+            return json(
+                StatusCode::UNAUTHORIZED,
+                &refused(CallError::unauthorized()),
+            );
+        }
+    };
+    match serde_json::from_slice::<Value>(&body) {
+        Err(error) => json(StatusCode::OK, &refused(CallError::parse(error))),
+        Ok(Value::Array(calls)) => service.batch(calls, trusted).await,
+        Ok(call) => service.single(call, trusted).await,
+    }
+}
+
+fn refused(error: CallError) -> Value {
+    response(Value::Null, Err(error))
+}
+
+fn json(status: StatusCode, body: &Value) -> Response {
+    let content_type = [(CONTENT_TYPE, "application/json")];
+    (status, content_type, body.to_string()).into_response()
+}
+
+impl<C: Health> Service<C> {
+    pub(super) fn new(
+        calls: Arc<C>,
+        methods: Vec<Method<C>>,
+        cookie: Cookie,
+        address: SocketAddr,
+    ) -> Self {
+        Self {
+            calls,
+            methods,
+            cookie,
+            address,
+        }
+    }
+
+    async fn single(&self, call: Value, trusted: bool) -> Response {
+        match self.call(call, trusted).await {
+            None => StatusCode::NO_CONTENT.into_response(),
+            Some(answer) => {
+                let code = answer["error"]["code"].as_i64();
+                let unauthorized = code == Some(CallError::unauthorized().code.into());
+                let status = match unauthorized {
+                    true => StatusCode::UNAUTHORIZED,
+                    false => StatusCode::OK,
+                };
+                json(status, &answer)
+            }
+        }
+    }
+
+    /// Calls one after the other, in their order.
+    async fn batch(&self, calls: Vec<Value>, trusted: bool) -> Response {
+        if calls.is_empty() || calls.len() > MAX_BATCH {
+            let detail = format!("a batch holds 1 to {MAX_BATCH} calls");
+            return json(
+                StatusCode::OK,
+                &refused(CallError::invalid_request(&detail)),
+            );
+        }
+        let mut answers = Vec::with_capacity(calls.len());
+        for call in calls {
+            answers.extend(self.call(call, trusted).await);
+        }
+        if answers.is_empty() {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        json(StatusCode::OK, &Value::Array(answers))
+    }
+
+    /// The answer to one call; `None` to a notification.
+    async fn call(&self, call: Value, trusted: bool) -> Option<Value> {
+        match Request::read(call) {
+            Err((id, error)) => Some(response(id, Err(error))),
+            Ok(request) => {
+                let result = self.run(&request.method, request.params, trusted).await;
+                request.id.map(|id| response(id, result))
+            }
+        }
+    }
+
+    async fn run(
+        &self,
+        name: &str,
+        params: Option<Value>,
+        trusted: bool,
+    ) -> Result<Value, CallError> {
+        let mut methods = self.methods.iter();
+        let method = methods
+            .find(|method| method.name == name)
+            .ok_or_else(|| CallError::unknown_method(name))?;
+        if method.access == Access::Change && !trusted {
+            return Err(CallError::unauthorized());
+        }
+        let params = Params::read(params, method.params)?;
+        (method.call)(self.calls.clone(), params).await
+    }
+
+    /// Why a request is not answered at all: a foreign `Host` or `Origin`.
+    fn refusal(&self, headers: &HeaderMap) -> Option<&'static str> {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+        if !text(HOST).is_some_and(|host| self.is_own_host(host)) {
+            return Some("the Host header must be localhost or a loopback address\n");
+        }
+        match text(ORIGIN) {
+            Some(origin) if !self.is_own_origin(origin) => {
+                Some("requests from web pages of other origins are refused\n")
+            }
+            _ => None,
+        }
+    }
+
+    fn is_own_host(&self, authority: &str) -> bool {
+        let (host, port) = split_authority(authority);
+        let own_port = port.is_none_or(|port| port == self.address.port().to_string());
+        let ip = host.trim_start_matches('[').trim_end_matches(']');
+        let own_ip = |ip: IpAddr| ip.is_loopback() || ip == self.address.ip();
+        own_port && (host.eq_ignore_ascii_case("localhost") || ip.parse().is_ok_and(own_ip))
+    }
+
+    fn is_own_origin(&self, origin: &str) -> bool {
+        origin.strip_prefix("http://").is_some_and(|authority| {
+            split_authority(authority).1.is_some() && self.is_own_host(authority)
+        })
+    }
+}
+
+/// Host and port; the brackets of an IPv6 address stay.
+fn split_authority(authority: &str) -> (&str, Option<&str>) {
+    let host_end = authority.rfind(']').map_or(0, |at| at + 1);
+    match authority[host_end..].find(':') {
+        Some(at) => {
+            let (host, port) = authority.split_at(host_end + at);
+            (host, Some(&port[1..]))
+        }
+        None => (authority, None),
+    }
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

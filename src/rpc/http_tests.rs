@@ -1,0 +1,233 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::env::Entropy;
+
+/// Counts what was changed.
+#[derive(Default)]
+struct Counter {
+    changes: AtomicU64,
+}
+
+impl Health for Counter {
+    fn health(&self) -> Value {
+        json!({ "status": "ok" })
+    }
+}
+
+fn methods() -> Vec<Method<Counter>> {
+    vec![
+        Method {
+            name: "double",
+            access: Access::Read,
+            params: &["number"],
+            help: "",
+            call: |_, mut params| {
+                Box::pin(async move { Ok(json!(2 * params.required::<u64>("number")?)) })
+            },
+        },
+        Method {
+            name: "change",
+            access: Access::Change,
+            params: &[],
+            help: "",
+            call: |counter, _| {
+                Box::pin(async move { Ok(json!(counter.changes.fetch_add(1, Ordering::SeqCst))) })
+            },
+        },
+    ]
+}
+
+struct Server {
+    address: SocketAddr,
+    authorization: String,
+    counter: Arc<Counter>,
+    cancel: CancellationToken,
+    running: JoinHandle<Result<(), RpcError>>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cookie = Cookie::new(&Entropy::from_seed([1; 32]));
+        let authorization = cookie.authorization().to_string();
+        let counter = Arc::new(Counter::default());
+        let service = Service::new(counter.clone(), methods(), cookie, address);
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(serve(listener, service, cancel.clone()));
+        Self {
+            address,
+            authorization,
+            counter,
+            cancel,
+            running,
+        }
+    }
+
+    /// Sends a request with these header lines; gives the status and the body.
+    async fn send(&self, line: &str, headers: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!(
+            "{line} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    fn host(&self) -> String {
+        format!("Host: {}\r\n", self.address)
+    }
+
+    async fn post(&self, body: Value) -> (u16, Value) {
+        self.post_text(&self.host(), &body.to_string()).await
+    }
+
+    async fn post_trusted(&self, body: Value) -> (u16, Value) {
+        let headers = format!("{}Authorization: {}\r\n", self.host(), self.authorization);
+        self.post_text(&headers, &body.to_string()).await
+    }
+
+    async fn post_text(&self, headers: &str, body: &str) -> (u16, Value) {
+        let (status, body) = self.send("POST /", headers, body).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+fn call(method: &str, params: Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params })
+}
+
+#[tokio::test]
+async fn calls_are_answered_with_their_id() {
+    let server = Server::start().await;
+    for params in [json!([21]), json!({ "number": 21 })] {
+        let (status, answer) = server.post(call("double", params)).await;
+        assert_eq!(status, 200);
+        assert_eq!(answer, json!({ "jsonrpc": "2.0", "id": 7, "result": 42 }));
+    }
+    for (body, code) in [
+        (call("triple", json!([])), -32601),
+        (call("double", json!([1, 2])), -32602),
+        (call("double", json!([])), -32602),
+        (json!({ "id": 7 }), -32600),
+        (json!([]), -32600),
+    ] {
+        let (status, answer) = server.post(body).await;
+        assert_eq!((status, &answer["error"]["code"]), (200, &json!(code)));
+    }
+    let (_, answer) = server.post_text(&server.host(), "{").await;
+    assert_eq!(answer["error"]["code"], -32700);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_in_order_without_its_notifications() {
+    let server = Server::start().await;
+    let notification = json!({ "method": "double", "params": [1] });
+    let (_, answers) = server
+        .post(json!([
+            call("double", json!([1])),
+            notification,
+            call("change", json!([])),
+            call("double", json!([3])),
+        ]))
+        .await;
+    assert_eq!(answers[0]["result"], 2);
+    assert_eq!(answers[1]["error"]["code"], -32001);
+    assert_eq!(answers[2]["result"], 6);
+    assert_eq!(answers.as_array().unwrap().len(), 3);
+    let (status, answer) = server.post(json!([notification])).await;
+    assert_eq!((status, answer), (204, Value::Null));
+    let many: Vec<Value> = vec![call("double", json!([1])); MAX_BATCH + 1];
+    let (_, answer) = server.post(json!(many)).await;
+    assert_eq!(answer["error"]["code"], -32600);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn changes_need_the_cookie_and_a_wrong_one_is_refused_for_everything() {
+    let server = Server::start().await;
+    let (status, answer) = server.post(call("change", json!([]))).await;
+    assert_eq!((status, &answer["error"]["code"]), (401, &json!(-32001)));
+    assert_eq!(server.counter.changes.load(Ordering::SeqCst), 0);
+
+    let (status, answer) = server.post_trusted(call("change", json!([]))).await;
+    assert_eq!((status, &answer["result"]), (200, &json!(0)));
+    assert_eq!(server.counter.changes.load(Ordering::SeqCst), 1);
+
+    let wrong = format!("{}Authorization: Basic AAAA\r\n", server.host());
+    let body = call("double", json!([1])).to_string();
+    let (status, _) = server.post_text(&wrong, &body).await;
+    assert_eq!(status, 401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_web_page_could_send_is_refused() {
+    let server = Server::start().await;
+    let port = server.address.port();
+    let body = call("double", json!([1])).to_string();
+    let other_port = port ^ 1;
+    let own = [
+        format!("Host: localhost:{port}\r\n"),
+        format!("Host: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"),
+        format!("Host: [::1]:{port}\r\n"),
+        "Host: LOCALHOST\r\n".into(),
+    ];
+    for headers in own {
+        assert_eq!(server.post_text(&headers, &body).await.0, 200, "{headers}");
+    }
+    let foreign = [
+        format!("Host: evil.example:{port}\r\n"),
+        format!("Host: 10.0.0.1:{port}\r\n"),
+        format!("Host: 127.0.0.1.evil.example:{port}\r\n"),
+        format!("Host: localhost:{other_port}\r\n"),
+        format!("Host: 127.0.0.1:{port}\r\nOrigin: http://evil.example\r\n"),
+        format!("Host: 127.0.0.1:{port}\r\nOrigin: https://127.0.0.1:{port}\r\n"),
+        format!("Host: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{other_port}\r\n"),
+        format!("Host: 127.0.0.1:{port}\r\nOrigin: null\r\n"),
+    ];
+    for headers in foreign {
+        assert_eq!(server.post_text(&headers, &body).await.0, 403, "{headers}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn size_path_and_verb_are_limited() {
+    let server = Server::start().await;
+    let long = "x".repeat(MAX_BODY_BYTES + 1);
+    let (status, _) = server.send("POST /", &server.host(), &long).await;
+    assert_eq!(status, 413);
+    assert_eq!(server.send("GET /", &server.host(), "").await.0, 405);
+    assert_eq!(server.send("GET /other", &server.host(), "").await.0, 404);
+    let (status, body) = server.send("GET /health", &server.host(), "").await;
+    assert_eq!((status, body.as_str()), (200, "{\"status\":\"ok\"}"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_the_stop_back() {
+    let server = Server::start().await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    idle.write_all(b"POST / HTTP/1.1\r\nHost: loc")
+        .await
+        .unwrap();
+    server.stop().await;
+}

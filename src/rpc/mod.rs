@@ -1,0 +1,77 @@
+//! The node's one local port: JSON-RPC 2.0 over HTTP (`POST /`) and `GET /health`.
+//!
+//! It serves this machine only. The `Host` header must be a loopback address or `localhost`, and an
+//! `Origin` header, which browsers send, must be the RPC's own: a web page cannot reach it, not
+//! even by a name that it points at 127.0.0.1. Methods that change the node need the secret of
+//! `rpc.cookie`, new at each start, as HTTP Basic.
+//!
+//! Limits: 1 MiB of request, 50 calls in a batch, 64 connections (more wait in the
+//! system's queue), 32 calls waiting for an event (more are refused).
+
+mod context;
+mod cookie;
+mod http;
+mod jsonrpc;
+mod listener;
+mod methods;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::env::{DurableFile, Entropy};
+
+pub use context::{NodeDescription, RpcContext};
+pub use cookie::{Cookie, USER};
+
+/// What the RPC takes from outside.
+pub struct RpcEnvironment {
+    /// The bound socket.
+    pub listener: tokio::net::TcpListener,
+    /// `rpc.cookie`.
+    pub cookie: Arc<dyn DurableFile>,
+}
+
+/// Why the RPC could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// The cookie cannot be written.
+    #[error("{file} cannot be written: {source}")]
+    Cookie {
+        /// The file.
+        file: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The socket failed.
+    #[error("the RPC's socket failed: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// Starts the RPC: writes a new cookie and serves until `cancel`. Returns the address it has.
+pub fn start(
+    context: RpcContext,
+    environment: RpcEnvironment,
+    entropy: &Entropy,
+    cancel: CancellationToken,
+) -> Result<
+    (
+        SocketAddr,
+        impl Future<Output = Result<(), RpcError>> + Send + 'static,
+    ),
+    RpcError,
+> {
+    let address = environment.listener.local_addr()?;
+    let cookie = Cookie::new(entropy);
+    cookie
+        .write(&*environment.cookie)
+        .map_err(|source| RpcError::Cookie {
+            file: environment.cookie.name(),
+            source,
+        })?;
+    let calls = methods::Calls::new(context, cancel.clone());
+    let service = http::Service::new(calls, methods::all(), cookie, address);
+    let running = http::serve(environment.listener, service, cancel);
+    Ok((address, running))
+}
