@@ -92,6 +92,7 @@ pub(super) struct Book {
     commit: Option<CommitCertificate>,
     power: BTreeMap<(Round, VoteKind, Option<BlockHash>), u64>,
     voters: BTreeSet<ConsensusKey>,
+    voters_power: u64,
     evidence: BTreeMap<ConsensusKey, usize>,
 }
 
@@ -108,6 +109,7 @@ impl Book {
             commit: None,
             power: BTreeMap::new(),
             voters: BTreeSet::new(),
+            voters_power: 0,
             evidence: BTreeMap::new(),
         }
     }
@@ -173,7 +175,9 @@ impl Book {
             .power
             .entry((vote.round, vote.kind, vote.block))
             .or_default() += power;
-        self.voters.insert(vote.voter);
+        if self.voters.insert(vote.voter) {
+            self.voters_power += power;
+        }
         self.votes.insert(slot, vote);
         Added::New
     }
@@ -270,19 +274,18 @@ impl Book {
         }
     }
 
+    /// Whether a polka or round certificate is held.
+    pub(super) fn holds_certificate(&self) -> bool {
+        self.polka.is_some() || self.round_certificate.is_some()
+    }
+
     pub(super) fn round_certificate(&self) -> Option<&RoundCertificate> {
         self.round_certificate.as_ref()
     }
 
     /// Whether votes from more than a third of the power are held.
     pub(super) fn more_than_third_voted(&self) -> bool {
-        let power = self
-            .voters
-            .iter()
-            .filter_map(|key| self.validators.get(key))
-            .map(|(_, voter)| voter.power)
-            .sum();
-        self.validators.is_more_than_third(power)
+        self.validators.is_more_than_third(self.voters_power)
     }
 
     /// Whether a quorum has prevoted or precommitted a block in some round.

@@ -16,8 +16,8 @@ use super::context::{self, EngineContext, EngineValidators};
 use super::timers::{Timeout, TimeoutKind};
 use super::wal::{Entry, ProposedBlock};
 use crate::types::{
-    BlockHash, CommitCertificate, ConsensusKey, GenesisHash, Height, Proposal, Round,
-    RoundCertificate, ValidatorSet, Vote,
+    BlockHash, CertificateError, CommitCertificate, ConsensusKey, GenesisHash, Height, Proposal,
+    Round, RoundCertificate, ValidatorSet, Vote,
 };
 use crate::wire::ConsensusMessage;
 
@@ -273,11 +273,12 @@ fn answer(
         }
         Effect::VerifySignature(_, _, resume) => resume.resume_with(true),
         Effect::VerifyCommitCertificate(certificate, _, _, resume) => {
-            resume.resume_with(signer.check_decision(&context::from_commit(&certificate)))
+            let checked = signer.check_decision(&context::from_commit(&certificate));
+            resume.resume_with(checked.map_err(refused))
         }
         Effect::VerifyExtendedCommitCertificate(certificate, _, _, _, resume) => {
             let certificate = context::from_commit(&certificate.trim_vote_extensions());
-            resume.resume_with(signer.check_decision(&certificate))
+            resume.resume_with(signer.check_decision(&certificate).map_err(refused))
         }
         Effect::VerifyPolkaCertificate(_, _, _, resume) => resume.resume_with(Ok(())),
         Effect::VerifyRoundCertificate(_, _, _, resume) => resume.resume_with(Ok(())),
@@ -319,18 +320,14 @@ impl Signer {
         ))
     }
 
-    fn check_decision(
-        &self,
-        certificate: &CommitCertificate,
-    ) -> Result<(), core::CertificateError<EngineContext>> {
-        certificate
-            .verify(&self.validators, &self.genesis)
-            .map_err(|error| {
-                core::CertificateError::VerificationError(Some(core::BoxError::new(Box::new(
-                    error,
-                ))))
-            })
+    fn check_decision(&self, certificate: &CommitCertificate) -> Result<(), CertificateError> {
+        certificate.verify(&self.validators, &self.genesis)
     }
+}
+
+/// Our word on a certificate in the engine's form.
+fn refused(error: CertificateError) -> core::CertificateError<EngineContext> {
+    core::CertificateError::VerificationError(Some(core::BoxError::new(Box::new(error))))
 }
 
 fn to_input(input: Input) -> Option<consensus::Input<EngineContext>> {

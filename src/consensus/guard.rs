@@ -276,6 +276,10 @@ mod tests {
         assert!(guard.first_ever());
         assert_eq!(guard.refusal(Height(1)), None);
         guard.open(Height(1)).await.unwrap();
+        let text = String::from_utf8(file.load().unwrap().unwrap()).unwrap();
+        let expected =
+            format!("timed consensus state v1\ngenesis {GENESIS}\nkey {KEY}\nheight 1\n");
+        assert_eq!(text, expected);
         let guard = load(&file, 0, false).await;
         assert!(guard.may_have_signed(Height(1)));
         assert!(!guard.may_have_signed(Height(2)));

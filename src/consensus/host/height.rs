@@ -100,7 +100,8 @@ impl<P: Ports> Host<P> {
     async fn load_log(&mut self) -> Result<(), ConsensusError> {
         let loaded = match self.ports.wal_load(self.height).await {
             Ok(content) => self.decode_log(content),
-            Err(error) => Err(error.to_string()),
+            Err(error) if error.is_damaged_wal() => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
         match loaded {
             Ok(Some(entries)) => {
@@ -451,9 +452,13 @@ impl<P: Ports> Host<P> {
                 block,
                 result,
             } => self.on_checked(height, block, result),
-            Done::Loaded { peer, result } => {
-                if let Some(block) = result? {
-                    self.serve_block(peer, &block);
+            Done::Loaded {
+                peer,
+                block,
+                result,
+            } => {
+                if let Some(loaded) = result?.filter(|loaded| loaded.hash() == block) {
+                    self.serve_committed(peer, &loaded);
                 }
                 Ok(())
             }

@@ -102,12 +102,13 @@ impl<P: Ports> Host<P> {
         if book.settled_vote(&vote) || !(own || self.awaits_round(vote.height, vote.round)) {
             return Ok(());
         }
-        let Some((author, _)) = self.validators.get(&vote.voter) else {
-            return Ok(self.blame(peer, "a vote of a key that is not in genesis"));
+        let author = match self.check_vote(&vote) {
+            Ok(author) => author,
+            Err(reason) => {
+                self.blame(peer, reason);
+                return Ok(());
+            }
         };
-        if !vote.verify(&self.genesis_hash) {
-            return Ok(self.blame(peer, "a vote whose signature does not verify"));
-        }
         let logged = vote.height == self.height && self.log.holds_own_vote(&vote);
         if own && !logged && self.is_foreign(vote.height, "vote", vote.round).await? {
             return Ok(());
@@ -128,6 +129,38 @@ impl<P: Ports> Host<P> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a vote is what it says; returns the voter's position.
+    fn check_vote(&self, vote: &Vote) -> Result<usize, &'static str> {
+        let (author, _) = self
+            .validators
+            .get(&vote.voter)
+            .ok_or("a vote of a key that is not in genesis")?;
+        if !vote.verify(&self.genesis_hash) {
+            return Err("a vote whose signature does not verify");
+        }
+        Ok(author)
+    }
+
+    /// Whether a proposal is what it says; returns the proposer's position.
+    fn check_proposal(&self, proposal: &Proposal) -> Result<usize, &'static str> {
+        let turn = self.validators.proposer(proposal.height, proposal.round);
+        let (author, _) = self
+            .validators
+            .get(&proposal.proposer)
+            .filter(|(_, proposer)| proposer.key == turn.key)
+            .ok_or("a proposal of another than the round's proposer")?;
+        if proposal
+            .polka_round
+            .is_some_and(|polka| polka >= proposal.round)
+        {
+            return Err("a proposal whose polka is not of an earlier round");
+        }
+        if !proposal.verify(&self.genesis_hash) {
+            return Err("a proposal whose signature does not verify");
+        }
+        Ok(author)
     }
 
     /// A quorum of votes releases a held body, and precommits may decide without the engine.
@@ -155,15 +188,13 @@ impl<P: Ports> Host<P> {
         if book.settled_proposal(&proposal) || !(own || self.awaits_round(height, round)) {
             return Ok(());
         }
-        if self.validators.proposer(height, round).key != proposal.proposer {
-            return Ok(self.blame(peer, "a proposal of another than the round's proposer"));
-        }
-        if proposal.polka_round.is_some_and(|polka| polka >= round) {
-            return Ok(self.blame(peer, "a proposal whose polka is not of an earlier round"));
-        }
-        if !proposal.verify(&self.genesis_hash) {
-            return Ok(self.blame(peer, "a proposal whose signature does not verify"));
-        }
+        let author = match self.check_proposal(&proposal) {
+            Ok(author) => author,
+            Err(reason) => {
+                self.blame(peer, reason);
+                return Ok(());
+            }
+        };
         let logged = height == self.height && self.log.holds_own_proposal(&proposal);
         if own && !logged && self.is_foreign(height, "proposal", round).await? {
             return Ok(());
@@ -181,8 +212,6 @@ impl<P: Ports> Host<P> {
                 }
             }
         }
-        let author = self.validators.get(&proposal.proposer);
-        let author = author.map_or(0, |(index, _)| index);
         // A fresh body is pushed by its proposer; others are fetched.
         let pusher = self.peers.ip(author);
         let pusher = pusher.filter(|_| proposal.polka_round.is_none());
@@ -209,7 +238,8 @@ impl<P: Ports> Host<P> {
             return Ok(());
         }
         if let Err(error) = polka.verify(&validators, &genesis) {
-            return Ok(self.blame(peer, &format!("a polka certificate: {error}")));
+            self.blame(peer, &format!("a polka certificate: {error}"));
+            return Ok(());
         }
         book.add_polka(polka.clone());
         let (height, round, block) = (polka.height, polka.round, polka.block);
@@ -240,7 +270,8 @@ impl<P: Ports> Host<P> {
             return Ok(());
         }
         if let Err(error) = certificate.verify(&validators, &genesis) {
-            return Ok(self.blame(peer, &format!("a round certificate: {error}")));
+            self.blame(peer, &format!("a round certificate: {error}"));
+            return Ok(());
         }
         book.add_round_certificate(certificate.clone());
         self.pass_on_certificate(peer, &ConsensusMessage::Round(certificate.clone()));

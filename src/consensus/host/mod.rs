@@ -170,6 +170,7 @@ enum Done {
     },
     Loaded {
         peer: PeerIp,
+        block: BlockHash,
         result: Result<Option<Block>, ChainError>,
     },
 }
@@ -258,8 +259,7 @@ impl<P: Ports> Host<P> {
             until_boundary: self.until_boundary(),
             proposal_held: !self.book.proposals_of(Round(0)).is_empty(),
             votes_held: self.book.more_than_third_voted(),
-            certificate_held: self.book.newest_polka().is_some()
-                || self.book.round_certificate().is_some(),
+            certificate_held: self.book.holds_certificate(),
             log_held: !self.recovered.is_empty(),
         }
     }

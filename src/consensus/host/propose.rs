@@ -25,6 +25,9 @@ const BUILD_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A peer gets a body at most once in this time.
 const SERVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Bodies of so many final heights are sent to peers that have not committed them yet.
+const SERVED_HEIGHTS: u64 = 8;
+
 /// The block that this node is to propose.
 #[derive(Debug, Default)]
 pub(super) struct Build {
@@ -133,12 +136,12 @@ impl<P: Ports> Host<P> {
         self.build.in_progress = false;
         let block = match result {
             Ok(block) => block,
-            Err(ChainError::Store(error)) => return Err(error.into()),
-            Err(error) => {
+            Err(error @ (ChainError::Invalid(_) | ChainError::NotNext { .. })) => {
                 tracing::warn!(%height, %round, reason = %error, "no block could be built");
                 self.build.not_before = Some(now + BUILD_AGAIN_AFTER);
                 return Ok(());
             }
+            Err(error) => return Err(error.into()),
         };
         let slot = self.genesis.slot_at(block.header.time_ms);
         let in_parents_slot = slot <= self.genesis.slot_at(self.tip.time_ms);
@@ -232,13 +235,13 @@ impl<P: Ports> Host<P> {
         }
         let valid = match result {
             Ok(()) => Some(true),
-            Err(ChainError::Store(error)) => return Err(error.into()),
-            // The tip has moved meanwhile: the block is checked again if it still matters.
-            Err(ChainError::NotNext { .. }) => None,
-            Err(error) => {
+            Err(ChainError::Invalid(error)) => {
                 tracing::warn!(%height, %block, reason = %error, "a proposed block is invalid");
                 Some(false)
             }
+            // The tip has moved meanwhile: the block is checked again if it still matters.
+            Err(ChainError::NotNext { .. }) => None,
+            Err(error) => return Err(error.into()),
         };
         self.bodies.checked(height, block, valid);
         Ok(())
@@ -305,27 +308,28 @@ impl<P: Ports> Host<P> {
                 self.send_body(peer, header, bytes.clone());
                 self.served.insert((peer, block), now);
             }
-            _ if (height, block) == (self.tip.height, self.tip.hash) => {
-                self.served.insert((peer, block), now);
-                let ports = self.ports.clone();
-                self.tasks.spawn(async move {
-                    Done::Loaded {
-                        peer,
-                        result: ports.block(height).await,
-                    }
-                });
+            _ if height <= self.tip.height => {
+                // Whoever is further behind is served by sync.
+                if self.tip.height.0 - height.0 < SERVED_HEIGHTS {
+                    self.served.insert((peer, block), now);
+                    let ports = self.ports.clone();
+                    self.tasks.spawn(async move {
+                        Done::Loaded {
+                            peer,
+                            block,
+                            result: ports.block(height).await,
+                        }
+                    });
+                }
             }
             _ => self.bodies.want((height, block), peer),
         }
     }
 
     /// Sends a committed block that was read for a peer.
-    pub(super) fn serve_block(&mut self, peer: PeerIp, block: &Block) {
-        let (height, hash) = (block.header.height, block.hash());
-        let bytes = Arc::new(codec::encode(block));
-        let header = self.body_header(height, hash);
-        self.send_body(peer, header, bytes.clone());
-        self.last_body = Some((height, hash, bytes));
+    pub(super) fn serve_committed(&self, peer: PeerIp, block: &Block) {
+        let header = self.body_header(block.header.height, block.hash());
+        self.send_body(peer, header, Arc::new(codec::encode(block)));
     }
 
     pub(super) fn body_header(&self, height: Height, block: BlockHash) -> BodyHeader {

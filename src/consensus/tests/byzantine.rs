@@ -105,11 +105,10 @@ async fn bodies_that_nothing_names_do_not_stall_the_chain() {
             block: block.hash(),
         };
         let bytes = codec::encode(&block);
-        let mut mesh = world.mesh.lock().unwrap();
         for to in [1, 2, 3] {
+            let mut mesh = world.mesh.lock().unwrap();
             mesh.send_body(0, node_ip(to), header, &bytes);
         }
-        drop(mesh);
         world.reach(&ALL, height.0, 20).await;
     }
     assert_eq!(world.status(1).highest_round, Round(0));

@@ -88,8 +88,8 @@ async fn a_cut_link_is_relayed_around_and_costs_no_round() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_its_proposer_does_not_deliver_comes_from_another() {
     let mut world = World::started(&POWERS).await;
-    // The strongest node's bodies never reach node 0.
-    world.filter(|from, to, message| message.is_some() || (from, to) != (3, 0));
+    // Nothing is decided without node 3, and it does not get the bodies of node 2.
+    world.filter(|from, to, message| message.is_some() || (from, to) != (2, 3));
     world.reach(&ALL, 30, 90).await;
     assert!(world.count("get_body") > 0);
     world.assert_agreement();
@@ -201,4 +201,72 @@ async fn a_clock_that_is_a_little_behind_costs_nothing() {
     }
     world.reach(&ALL, 30, 100).await;
     assert_eq!(world.status(0).highest_round, Round(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_makes_progress_holds_the_propose_timer_back() {
+    let mut genesis = genesis(&POWERS);
+    genesis.max_block_bytes = 4_000_000;
+    let mut world = World::of(genesis);
+    // Longer than the propose timeout of 3 s, within the bound of 7.2 s.
+    world.mesh.lock().unwrap().body_time = Duration::from_secs(5);
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&ALL, 8, 80).await;
+    for node in ALL {
+        assert_eq!(world.status(node).highest_round, Round(0));
+    }
+    // Beyond the bound the round fails.
+    world.mesh.lock().unwrap().body_time = Duration::from_secs(9);
+    world
+        .until("a failed round", 30, |world| {
+            world.status(0).highest_round > Round(0)
+        })
+        .await;
+}
+
+/// Round 0 of height 5 ends with a polka that only node 2 knows, and node 3 has neither proposal nor
+/// body. Node 2 proposes the same block again in round 1; node 3 fetches the body.
+#[tokio::test(start_paused = true)]
+async fn a_block_with_a_polka_is_proposed_again_and_its_body_fetched() {
+    let mut world = World::new(&[1, 1, 1, 1]);
+    let validators = ValidatorSet::from_genesis(&world.genesis);
+    let proposer = |round| validators.proposer(Height(5), Round(round)).key;
+    assert_eq!(proposer(0), ConsensusKey::from(&key(1)));
+    assert_eq!(proposer(1), ConsensusKey::from(&key(2)));
+    let watched = world.nodes[1].ports.tip.clone();
+    world.filter(move |from, to, message| {
+        let at_five = watched.borrow().height == Height(4);
+        match message {
+            Some(ConsensusMessage::Vote(vote)) => {
+                let withheld = (vote.height, vote.round) == (Height(5), Round(0))
+                    && vote.kind == VoteKind::Prevote
+                    && vote.block.is_some();
+                !(withheld && from == 2 && to < 2)
+            }
+            Some(ConsensusMessage::Proposal(proposal)) => {
+                let first = (proposal.height, proposal.round) == (Height(5), Round(0));
+                !(first && to == 3)
+            }
+            None => !(at_five && (from, to) == (1, 3)),
+            _ => true,
+        }
+    });
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&ALL, 8, 60).await;
+    world.assert_agreement();
+    let disk = world.nodes[3].ports.disk.lock().unwrap();
+    let (block, certificate) = &disk.blocks[4];
+    assert_eq!(certificate.round, Round(1));
+    assert_eq!(
+        block.header.proposer,
+        ConsensusKey::from(&key(1)),
+        "the same block"
+    );
+    drop(disk);
+    assert!(world.count("get_body") > 0);
+    assert_eq!(world.status(0).highest_round, Round(1));
 }

@@ -6,7 +6,9 @@
 
 mod byzantine;
 mod crash;
+mod fakes;
 mod live;
+mod mesh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,21 +23,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::ports::Ports;
 use super::{ConsensusError, ConsensusStatus, host};
-use crate::chain::ChainError;
-use crate::env::{DurableFile, FileInMemory, Offload, WallClock};
-use crate::ledger::BlockError;
-use crate::net::{BodyEvent, ConsensusEvent, SendError};
-use crate::store::{StoreError, WalContent};
-use crate::types::block::{BLOCK_VERSION, transactions_root};
+use crate::env::{FileInMemory, Offload, WallClock};
+use crate::net::ConsensusEvent;
 use crate::types::{
-    Address, Amount, Block, BlockHash, BlockHeader, CommitCertificate, ConsensusKey, Genesis,
-    GenesisMasternode, Height, Network, OutPoint, PeerIp, PublicKey, Round, Signature,
-    StateCommitment, Timeouts, Tip, Transaction, TxId, TxInput, TxOutput, ValidatorSet, VoteKind,
+    Address, Amount, Block, BlockHash, CommitCertificate, ConsensusKey, Genesis, GenesisMasternode,
+    Height, Network, OutPoint, PeerIp, PublicKey, Round, Signature, Timeouts, Transaction, TxId,
+    TxInput, TxOutput, ValidatorSet, VoteKind,
 };
 use crate::wire::{BodyHeader, ConsensusMessage, ReachSet};
-
-/// The state commitment that the fake chain finds invalid.
-const INVALID_STATE: StateCommitment = StateCommitment([255; 32]);
+use fakes::{CrashingFile, Disk, FakePorts, genesis_tip};
+use mesh::{Mesh, Parcel};
 
 pub(super) fn key(index: usize) -> SigningKey {
     SigningKey::from_bytes(&[index as u8 + 1; 32])
@@ -107,342 +104,6 @@ impl WallClock for TestClock {
     }
 }
 
-/// Unwinds a node's actor like a crash does.
-struct Crashed;
-
-/// Counts the points at which something leaves a node or becomes durable, and crashes at one.
-#[derive(Default)]
-struct CrashPlan {
-    passed: Mutex<usize>,
-    at: Mutex<Option<usize>>,
-}
-
-impl CrashPlan {
-    fn point(&self) {
-        let mut passed = self.passed.lock().unwrap();
-        *passed += 1;
-        let due = *self.at.lock().unwrap() == Some(*passed);
-        drop(passed);
-        if due {
-            std::panic::resume_unwind(Box::new(Crashed));
-        }
-    }
-}
-
-/// `consensus.state` with crash points around each write.
-struct CrashingFile {
-    file: FileInMemory,
-    plan: Arc<CrashPlan>,
-}
-
-impl DurableFile for CrashingFile {
-    fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
-        self.file.load()
-    }
-
-    fn replace(&self, content: &[u8]) -> std::io::Result<()> {
-        self.plan.point();
-        self.file.replace(content)?;
-        self.plan.point();
-        Ok(())
-    }
-
-    fn name(&self) -> String {
-        "consensus.state".into()
-    }
-}
-
-/// What a node has on disk.
-#[derive(Default)]
-struct Disk {
-    blocks: Vec<(Block, CommitCertificate)>,
-    logs: BTreeMap<Height, WalContent>,
-    evidence: Vec<Vec<u8>>,
-}
-
-/// One node's ports.
-#[derive(Clone)]
-struct FakePorts {
-    index: usize,
-    genesis: Arc<Genesis>,
-    disk: Arc<Mutex<Disk>>,
-    tip: Arc<watch::Sender<Tip>>,
-    ready: Arc<watch::Sender<bool>>,
-    mempool: Arc<Mutex<Vec<Transaction>>>,
-    mesh: Arc<Mutex<Mesh>>,
-    plan: Arc<CrashPlan>,
-    make_invalid: Arc<Mutex<bool>>,
-}
-
-fn genesis_tip(genesis: &Genesis) -> Tip {
-    Tip {
-        height: Height::GENESIS,
-        hash: genesis.as_parent(),
-        time_ms: genesis.time_ms,
-        state: StateCommitment([0; 32]),
-    }
-}
-
-impl FakePorts {
-    fn check(&self, block: &Block) -> Result<(), ChainError> {
-        let tip = *self.tip.borrow();
-        let header = &block.header;
-        if header.height != tip.height.next() {
-            return Err(ChainError::NotNext {
-                height: header.height,
-                tip: tip.height,
-            });
-        }
-        let sound = header.parent == tip.hash
-            && header.time_ms > tip.time_ms
-            && header.state != INVALID_STATE;
-        sound
-            .then_some(())
-            .ok_or_else(|| BlockError::Other("breaks a rule".into()).into())
-    }
-
-    /// Adds a block to the chain and drops the log of its height, as one transaction.
-    fn append(&self, block: Block, certificate: CommitCertificate) -> Tip {
-        let tip = Tip {
-            height: block.header.height,
-            hash: block.hash(),
-            time_ms: block.header.time_ms,
-            state: block.header.state,
-        };
-        let mut mempool = self.mempool.lock().unwrap();
-        mempool.retain(|waiting| !block.transactions.contains(waiting));
-        self.ready.send_replace(!mempool.is_empty());
-        drop(mempool);
-        let mut disk = self.disk.lock().unwrap();
-        disk.logs.retain(|height, _| *height > block.header.height);
-        disk.blocks.push((block, certificate));
-        drop(disk);
-        self.tip.send_replace(tip);
-        tip
-    }
-}
-
-impl Ports for FakePorts {
-    fn tip(&self) -> Tip {
-        *self.tip.borrow()
-    }
-
-    fn watch_tip(&self) -> watch::Receiver<Tip> {
-        self.tip.subscribe()
-    }
-
-    fn watch_ready(&self) -> watch::Receiver<bool> {
-        self.ready.subscribe()
-    }
-
-    async fn build_block(
-        &self,
-        proposer: ConsensusKey,
-        time_ms: u64,
-        max_bytes: usize,
-    ) -> Result<Block, ChainError> {
-        let tip = *self.tip.borrow();
-        let mut left = max_bytes.saturating_sub(1_000);
-        let mut transactions = self.mempool.lock().unwrap().clone();
-        transactions.retain(|one| {
-            let fits = one.encoded_bytes() <= left;
-            left -= if fits { one.encoded_bytes() } else { 0 };
-            fits
-        });
-        let invalid = *self.make_invalid.lock().unwrap();
-        Ok(Block {
-            header: BlockHeader {
-                version: BLOCK_VERSION,
-                height: tip.height.next(),
-                time_ms,
-                parent: tip.hash,
-                proposer,
-                transactions_root: transactions_root(&transactions),
-                state: if invalid { INVALID_STATE } else { tip.state },
-                validators: ValidatorSet::from_genesis(&self.genesis).hash(),
-            },
-            transactions,
-        })
-    }
-
-    async fn check_block(&self, block: Arc<Block>) -> Result<(), ChainError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        self.check(&block)
-    }
-
-    async fn commit(
-        &self,
-        block: Arc<Block>,
-        certificate: CommitCertificate,
-    ) -> Result<Tip, ChainError> {
-        self.plan.point();
-        self.check(&block)?;
-        let validators = ValidatorSet::from_genesis(&self.genesis);
-        certificate
-            .verify(&validators, &self.genesis.hash())
-            .expect("only proved blocks are committed");
-        assert_eq!(certificate.block, block.hash());
-        let tip = self.append(block.as_ref().clone(), certificate);
-        self.plan.point();
-        Ok(tip)
-    }
-
-    async fn block(&self, height: Height) -> Result<Option<Block>, ChainError> {
-        let disk = self.disk.lock().unwrap();
-        let at = disk.blocks.get(height.0 as usize - 1);
-        Ok(at.map(|(block, _)| block.clone()))
-    }
-
-    async fn certificate(&self, height: Height) -> Result<Option<CommitCertificate>, ChainError> {
-        let disk = self.disk.lock().unwrap();
-        let at = disk.blocks.get(height.0 as usize - 1);
-        Ok(at.map(|(_, certificate)| certificate.clone()))
-    }
-
-    fn send(&self, to: PeerIp, message: ConsensusMessage) -> Result<(), SendError> {
-        self.plan.point();
-        let mut mesh = self.mesh.lock().unwrap();
-        mesh.note(self.index, &message);
-        mesh.send_message(self.index, to, message);
-        drop(mesh);
-        self.plan.point();
-        Ok(())
-    }
-
-    fn send_body(
-        &self,
-        to: PeerIp,
-        header: BodyHeader,
-        bytes: Arc<Vec<u8>>,
-    ) -> Result<(), SendError> {
-        self.plan.point();
-        self.mesh
-            .lock()
-            .unwrap()
-            .send_body(self.index, to, header, &bytes);
-        Ok(())
-    }
-
-    async fn wal_append(
-        &self,
-        height: Height,
-        entries: Vec<Vec<u8>>,
-        bodies: Vec<(BlockHash, Vec<u8>)>,
-    ) -> Result<(), StoreError> {
-        self.plan.point();
-        let mut disk = self.disk.lock().unwrap();
-        let log = disk.logs.entry(height).or_default();
-        log.entries.extend(entries);
-        log.bodies.extend(bodies);
-        drop(disk);
-        self.plan.point();
-        Ok(())
-    }
-
-    async fn wal_load(&self, height: Height) -> Result<WalContent, StoreError> {
-        let disk = self.disk.lock().unwrap();
-        Ok(disk.logs.get(&height).cloned().unwrap_or_default())
-    }
-
-    async fn add_evidence(&self, evidence: Vec<u8>) -> Result<(), StoreError> {
-        self.disk.lock().unwrap().evidence.push(evidence);
-        Ok(())
-    }
-
-    async fn evidence(&self) -> Result<Vec<Vec<u8>>, StoreError> {
-        Ok(self.disk.lock().unwrap().evidence.clone())
-    }
-}
-
-type Parcel = (Instant, ConsensusEvent);
-
-/// Decides whether a message or body travels: from, to, message or body.
-type Filter = Box<dyn Fn(usize, usize, Option<&ConsensusMessage>) -> bool + Send>;
-
-/// The links, and what has been signed.
-struct Mesh {
-    delay: Duration,
-    inboxes: BTreeMap<usize, mpsc::Sender<ConsensusEvent>>,
-    links: BTreeMap<(usize, usize), mpsc::Sender<Parcel>>,
-    filter: Filter,
-    /// What each key has signed and sent, by slot.
-    signed: BTreeMap<(ConsensusKey, Height, Round, Option<VoteKind>), BTreeSet<Option<BlockHash>>>,
-    counts: BTreeMap<&'static str, usize>,
-}
-
-impl Mesh {
-    fn index_of(to: PeerIp) -> usize {
-        match to.ip() {
-            IpAddr::V4(address) => usize::from(address.octets()[3]) - 1,
-            IpAddr::V6(_) => unreachable!("test nodes have IPv4 addresses"),
-        }
-    }
-
-    fn post(&self, from: usize, to: usize, event: ConsensusEvent) {
-        if let Some(link) = self.links.get(&(from, to)) {
-            // A link whose far end has crashed drops what it is given.
-            link.try_send((Instant::now() + self.delay, event)).ok();
-        }
-    }
-
-    fn send_message(&mut self, from: usize, to: PeerIp, message: ConsensusMessage) {
-        let to = Self::index_of(to);
-        let kind = match &message {
-            ConsensusMessage::GetBody { .. } => "get_body",
-            ConsensusMessage::Commit(_) => "commit",
-            _ => "other",
-        };
-        *self.counts.entry(kind).or_default() += 1;
-        if (self.filter)(from, to, Some(&message)) {
-            let peer = node_ip(from);
-            self.post(from, to, ConsensusEvent::Message { peer, message });
-        }
-    }
-
-    fn send_body(&mut self, from: usize, to: PeerIp, header: BodyHeader, bytes: &[u8]) {
-        let to = Self::index_of(to);
-        *self.counts.entry("body").or_default() += 1;
-        if !(self.filter)(from, to, None) {
-            return;
-        }
-        let peer = node_ip(from);
-        let complete = BodyEvent::Complete {
-            bytes: bytes.to_vec(),
-        };
-        for event in [BodyEvent::Started { total: bytes.len() }, complete] {
-            let event = ConsensusEvent::Body {
-                peer,
-                header,
-                event,
-            };
-            self.post(from, to, event);
-        }
-    }
-
-    /// Records what a node says of its own.
-    fn note(&mut self, from: usize, message: &ConsensusMessage) {
-        let own = ConsensusKey::from(&key(from));
-        let (slot, block) = match message {
-            ConsensusMessage::Vote(vote) if vote.voter == own => {
-                ((own, vote.height, vote.round, Some(vote.kind)), vote.block)
-            }
-            ConsensusMessage::Proposal(proposal) if proposal.proposer == own => (
-                (own, proposal.height, proposal.round, None),
-                Some(proposal.block),
-            ),
-            _ => return,
-        };
-        self.signed.entry(slot).or_default().insert(block);
-    }
-
-    fn double_signed(&self) -> usize {
-        self.signed
-            .values()
-            .filter(|blocks| blocks.len() > 1)
-            .count()
-    }
-}
-
 /// One node: its disk, and its actor while it runs.
 struct Node {
     ports: FakePorts,
@@ -472,20 +133,27 @@ struct World {
 impl World {
     /// Nodes with these powers, not started.
     fn new(powers: &[u64]) -> Self {
-        let genesis = Arc::new(genesis(powers));
+        Self::of(genesis(powers))
+    }
+
+    fn of(genesis: Genesis) -> Self {
+        let genesis = Arc::new(genesis);
+        let validators = Arc::new(ValidatorSet::from_genesis(&genesis));
         let mesh = Arc::new(Mutex::new(Mesh {
             delay: Duration::from_millis(5),
             inboxes: BTreeMap::new(),
             links: BTreeMap::new(),
             filter: Box::new(|_, _, _| true),
+            body_time: Duration::ZERO,
             signed: BTreeMap::new(),
             counts: BTreeMap::new(),
         }));
-        let nodes = (0..powers.len())
+        let nodes = (0..genesis.masternodes.len())
             .map(|index| Node {
                 ports: FakePorts {
                     index,
-                    genesis: genesis.clone(),
+                    validators: validators.clone(),
+                    genesis_hash: genesis.hash(),
                     disk: Arc::default(),
                     tip: Arc::new(watch::Sender::new(genesis_tip(&genesis))),
                     ready: Arc::new(watch::Sender::new(false)),
@@ -521,12 +189,15 @@ impl World {
 
     /// Starts a node and connects it to all that run, except over cut links.
     async fn start(&mut self, index: usize) {
+        // Whoever was connected to an earlier run of the node has heard of its end.
+        let delay = self.mesh.lock().unwrap().delay;
+        tokio::time::sleep(delay * 2).await;
         let node = &mut self.nodes[index];
         let setup = host::Setup {
             key: key(index),
             genesis: self.genesis.clone(),
             genesis_hash: self.genesis.hash(),
-            validators: Arc::new(ValidatorSet::from_genesis(&self.genesis)),
+            validators: node.ports.validators.clone(),
             state: Arc::new(CrashingFile {
                 file: node.state.clone(),
                 plan: node.ports.plan.clone(),
