@@ -67,7 +67,9 @@ impl Status {
             ("sync", self.sync()),
         ];
         if masternode {
-            facts.push(("quorum", text(&self.consensus["quorum"])));
+            let quorum = text(&self.consensus["quorum"]);
+            let quorum = quorum.strip_prefix("quorum: ").unwrap_or(&quorum);
+            facts.push(("quorum", quorum.to_owned()));
             facts.push(("deciding", self.deciding()));
             facts.push(("signing", self.signing()));
             match self.consensus["evidence"].as_u64() {

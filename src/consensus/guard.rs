@@ -33,8 +33,8 @@ pub enum StateFileError {
     },
     /// Its content is not what this software writes.
     #[error(
-        "{file} is damaged ({detail}); restore it from a copy, or remove it: without it the node \
-         signs nothing until it has seen one height finalized live"
+        "{file} is damaged ({detail}); remove it (an older copy would allow signing twice): without \
+         it the node signs nothing until it has seen one height finalized live"
     )]
     Damaged {
         /// Which file.

@@ -367,7 +367,7 @@ impl Memory {
     fn parse(content: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
         let parsed: PinsFile =
-            toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+            toml::from_str(text).map_err(|error| error.message().replace('\n', " "))?;
         if parsed.version != FILE_VERSION {
             let version = parsed.version;
             return Err(format!(
