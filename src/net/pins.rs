@@ -366,8 +366,14 @@ impl Memory {
 
     fn parse(content: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
-        let parsed: PinsFile =
-            toml::from_str(text).map_err(|error| error.message().replace('\n', " "))?;
+        let parsed: PinsFile = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..start]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            format!("line {line}: {}", error.message().replace('\n', " "))
+        })?;
         if parsed.version != FILE_VERSION {
             let version = parsed.version;
             return Err(format!(
