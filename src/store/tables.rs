@@ -1,7 +1,7 @@
 //! The tables and their rows, in bytes.
 //!
 //! redb compares integer keys by value and byte keys lexicographically, so positions inside byte
-//! keys are big-endian. "canonical" is [`codec`](crate::types::codec)'s encoding.
+//! keys are big-endian. "canonical" is [`codec`]'s encoding.
 //!
 //! | table | key | value |
 //! |---|---|---|
