@@ -3,7 +3,10 @@
 //! Its keys are made from the phrases below, which are public, so nothing may ever trust them.
 //! After a change of format, `cargo test -- --ignored write_the_example_folder` writes it anew.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers panic like the test itself")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers panic like the test itself"
+)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
