@@ -55,20 +55,31 @@ impl Outcome {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
     let options = Options::parse();
-    let folder = tempfile::tempdir()?;
-    let outcome = run(folder.path()).await?;
+    let outcome = match run_in_temporary_folder().await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            eprintln!("pinned_masternodes: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let good = outcome.is_as_it_must_be();
     println!("{}", if good { "all as it must be" } else { "FAILED" });
     if options.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        let json = serde_json::to_string(&outcome).expect("the outcome is plain values");
+        println!("{json}");
     }
-    Ok(if good {
+    if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
+}
+
+async fn run_in_temporary_folder() -> anyhow::Result<Outcome> {
+    let folder = tempfile::tempdir()?;
+    run(folder.path()).await
 }
 
 async fn run(root: &Path) -> anyhow::Result<Outcome> {

@@ -71,7 +71,7 @@ struct Outcome {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
     let options = Options::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -79,8 +79,13 @@ async fn main() -> anyhow::Result<ExitCode> {
         )
         .with_writer(std::io::stderr)
         .init();
-    let folder = tempfile::tempdir()?;
-    let outcome = run(folder.path(), &options).await?;
+    let outcome = match run_in_temporary_folder(&options).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            eprintln!("two_node_testnet: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     for failure in &outcome.failures {
         println!("FAILED: {failure}");
     }
@@ -88,13 +93,19 @@ async fn main() -> anyhow::Result<ExitCode> {
         println!("all as it must be");
     }
     if options.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        let json = serde_json::to_string(&outcome).expect("the outcome is plain values and maps");
+        println!("{json}");
     }
-    Ok(if outcome.failures.is_empty() {
+    if outcome.failures.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
+}
+
+async fn run_in_temporary_folder(options: &Options) -> anyhow::Result<Outcome> {
+    let folder = tempfile::tempdir()?;
+    run(folder.path(), options).await
 }
 
 async fn run(root: &Path, options: &Options) -> anyhow::Result<Outcome> {
