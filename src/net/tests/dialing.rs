@@ -14,7 +14,10 @@ use crate::wire::{CloseCode, TransactionsMessage};
 
 #[tokio::test]
 async fn two_masternodes_connect_once_and_the_higher_address_dials() {
-    let plan = Plan::new(2, 0);
+    let mut plan = Plan::new(2, 0);
+    // No further dial may hide the reason of the disconnect.
+    plan.timing.backoff_start = 1_000 * PATIENCE;
+    plan.timing.backoff_limit = 1_000 * PATIENCE;
     let (low, high) = (plan.start(1), plan.start(2));
     let at_low = low.connected_to(&[high.ip]).await;
     let at_high = high.connected_to(&[low.ip]).await;
