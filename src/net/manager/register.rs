@@ -39,6 +39,10 @@ impl Manager {
             return self.find_free_slot(new).map(|()| None);
         };
         if held.facts().node_id != new.node_id {
+            if new.masternode.is_some() && new.masternode == held.masternode() {
+                // The other pin of its record: it was restarted with its next key.
+                return Ok(Some(newer_instance()));
+            }
             let detail = format!(
                 "{} holds a live connection with another key ({}); two nodes behind one address \
                  cannot both connect",

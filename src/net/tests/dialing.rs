@@ -319,3 +319,25 @@ async fn a_restarted_peer_dials_the_peers_of_its_earlier_run_at_once() {
         })
         .await;
 }
+
+/// A record names two pins while a key is being replaced. The process with the old key may have
+/// gone without a word.
+#[tokio::test]
+async fn the_other_pin_of_a_masternode_takes_its_slot() {
+    let mut plan = Plan::new(2, 0);
+    let new_key = identity(77, plan.ip(2));
+    let pin = new_key.node_id();
+    plan.records[1].pins.push(pin);
+    plan.records[1] = plan.records[1]
+        .clone()
+        .signed(&consensus_key(2), Network::Dev);
+    let node = plan.start(1);
+    let old = super::raw::Raw::dial(&plan, 2, 1).await;
+    node.connected_to(&[plan.ip(2)]).await;
+    plan.addresses[1] = plan.ip(2).with_port(0);
+    let restarted = plan.start_as(2, plan.config(2), new_key, plan.directory());
+    assert_eq!(old.closed().await.code, CloseCode::NewerInstance);
+    restarted.connected_to(&[node.ip]).await;
+    assert_eq!(node.info(plan.ip(2)).node_id, pin);
+    assert!(restarted.net.refused().is_empty());
+}
