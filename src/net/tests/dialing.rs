@@ -341,3 +341,19 @@ async fn the_other_pin_of_a_masternode_takes_its_slot() {
     assert_eq!(node.info(plan.ip(2)).node_id, pin);
     assert!(restarted.net.refused().is_empty());
 }
+
+/// Strangers who fill all slots must not keep a node from the peers that its operator chose.
+#[tokio::test(start_paused = true)]
+async fn a_configured_peer_needs_no_slot_for_strangers() {
+    let plan = Plan::new(1, 2);
+    let wire = sim::Wire::new();
+    let mut config = plan.config(1);
+    config.max_unpinned = 1;
+    config.configured_peers = vec![plan.address(3)];
+    let node = sim::start_with(&plan, 1, config, &wire);
+    let stranger = sim::start(&plan, 2, &wire);
+    stranger.connected_to(&[node.ip]).await;
+    node.connected_to(&[stranger.ip]).await;
+    let chosen = sim::start(&plan, 3, &wire);
+    node.connected_to(&[stranger.ip, chosen.ip]).await;
+}
