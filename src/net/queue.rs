@@ -36,10 +36,15 @@ impl QueueLimits {
         frames: 4096,
         bytes: 8 * 1024 * 1024,
     };
-    /// Of a transactions stream.
+    /// Of a transactions stream to a masternode.
     pub(super) const TRANSACTIONS: QueueLimits = QueueLimits {
         frames: 1024,
         bytes: 8 * 1024 * 1024,
+    };
+    /// Of a transactions stream to any other peer: all of them may ask for the pool and read nothing.
+    pub(super) const TRANSACTIONS_UNPINNED: QueueLimits = QueueLimits {
+        frames: 1024,
+        bytes: 1024 * 1024,
     };
 }
 
