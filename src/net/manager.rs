@@ -367,7 +367,10 @@ impl Manager {
             }
         });
         if registry {
-            let connected = state.registry.values().filter_map(|peer| peer.masternode());
+            let connected = state.registry.values();
+            // Who takes no consensus stream of ours must get everything from others.
+            let connected = connected.filter(|peer| peer.facts().consensus);
+            let connected = connected.filter_map(|peer| peer.masternode());
             let reach: ReachSet = connected.chain(self.config.own_masternode).collect();
             self.published.reach.send_if_modified(|published| {
                 let news = *published != reach;
