@@ -189,6 +189,11 @@ impl Peer {
         news
     }
 
+    /// The height of its tip.
+    pub(super) fn tip_height(&self) -> Height {
+        self.tip.lock().expect("no holder panics").0
+    }
+
     /// Everything that is shown of it.
     pub(super) fn info(&self) -> PeerInfo {
         let (tip_height, tip_hash) = *self.tip.lock().expect("no holder panics");
