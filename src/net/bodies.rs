@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::bulk::{BulkClass, BulkStream, CHUNK_BYTES, CONFIRM_EVERY_BYTES};
+use super::bulk::{BulkClass, BulkStream, CHUNK_BYTES, CONFIRM_AFTER, CONFIRM_EVERY_BYTES};
 use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
 use super::peer::Peer;
 use super::{BodyEvent, ConsensusEvent};
@@ -197,6 +198,21 @@ pub(super) async fn receive_body(
     }
 }
 
+/// One read; `None` when nothing came for [`CONFIRM_AFTER`] although not all is confirmed.
+pub(super) async fn step_or_pause(
+    reader: &mut FrameReader,
+    confirmed: u64,
+) -> Result<Option<Step>, ReadFailure> {
+    if reader.consumed() == confirmed {
+        return reader.step().await.map(Some);
+    }
+    // A step loses nothing when it is given up.
+    match timeout(CONFIRM_AFTER, reader.step()).await {
+        Ok(step) => step.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Reads one frame, confirming on the way and at its end. `progress` is told the frame's length and
 /// how much of it is here.
 async fn read_confirming(
@@ -206,19 +222,20 @@ async fn read_confirming(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Option<Vec<u8>>, ReadFailure> {
     loop {
-        let step = reader.step().await?;
+        let step = step_or_pause(reader, *confirmed).await?;
         let consumed = reader.consumed();
-        let whole = matches!(step, Step::Frame(_));
-        if whole || consumed >= *confirmed + CONFIRM_EVERY_BYTES {
+        let pause_or_whole = matches!(step, None | Some(Step::Frame(_)));
+        if pause_or_whole || consumed >= *confirmed + CONFIRM_EVERY_BYTES {
             *confirmed = consumed;
             if let Some(queue) = &peer.consensus {
                 queue.confirm(reader.id(), consumed);
             }
         }
         match step {
-            Step::Frame(payload) => return Ok(Some(payload)),
-            Step::End => return Ok(None),
-            Step::Progress => {
+            None => {}
+            Some(Step::Frame(payload)) => return Ok(Some(payload)),
+            Some(Step::End) => return Ok(None),
+            Some(Step::Progress) => {
                 if let Some((total, received)) = reader.arriving() {
                     progress(total, received);
                 }

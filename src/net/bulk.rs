@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -16,7 +17,10 @@ pub(super) const CHUNK_BYTES: u64 = 64 * 1024;
 /// The least bytes of one write, unless less is left: smaller ones waste the link.
 const MIN_CHUNK_BYTES: u64 = 16 * 1024;
 /// A receiver confirms at least whenever so many bytes more have been consumed.
-pub(super) const CONFIRM_EVERY_BYTES: u64 = 32 * 1024;
+pub(super) const CONFIRM_EVERY_BYTES: u64 = 16 * 1024;
+/// And when nothing more came for so long: what several streams have consumed and not confirmed may
+/// add up to the sender's bound, and then nothing ever would come.
+pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(20);
 
 /// What a bulk stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -175,7 +175,9 @@ fn spawn_keepalive(
     };
     let here = shared.clone();
     tasks.spawn(async move {
-        if let Err(error) = sender.run(welcome).await {
+        // A sender that may send no further ping would never notice the end by itself.
+        let sent = here.closed.run_until_cancelled(sender.run(welcome)).await;
+        if let Some(Err(error)) = sent {
             here.write_failed(StreamKind::Keepalive, error).await;
         }
     });

@@ -207,6 +207,16 @@ impl NetHandle {
         peers.values().map(|peer| peer.info()).collect()
     }
 
+    /// The registered connections' addresses, connection ids and tip heights, ascending by address:
+    /// what follows every change can be had without the rest.
+    pub fn tips(&self) -> Vec<(PeerIp, u64, Height)> {
+        let peers = self.view.borrow().peers.clone();
+        let tips = peers
+            .values()
+            .map(|peer| (peer.ip(), peer.id(), peer.tip_height()));
+        tips.collect()
+    }
+
     /// Everyone known, connected or not, ascending by address.
     pub fn known_peers(&self) -> Vec<KnownPeer> {
         let known = self.view.borrow().known.clone();

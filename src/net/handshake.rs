@@ -94,6 +94,8 @@ pub(super) struct Refusal {
     pub reason: CloseReason,
     /// Whether this node refused.
     pub by_us: bool,
+    /// Whether the peer answered at all: without that, its address may be forged.
+    pub answered: bool,
 }
 
 /// The end of one handshake.
@@ -134,7 +136,12 @@ impl HandshakeContext {
         let quic = match timeout_at(deadline, connecting).await {
             Ok(Ok(quic)) => quic,
             Ok(Err(error)) => return Err(lost(&error)),
-            Err(_) => return Err(refused(self.timed_out("no answer"))),
+            Err(_) => {
+                return Err(Refusal {
+                    answered: false,
+                    ..refused(self.timed_out("no answer"))
+                });
+            }
         };
         let greeted = timeout_at(deadline, self.greet(&quic, ip, direction)).await;
         let refusal = match greeted {
@@ -318,6 +325,7 @@ fn refused(reason: CloseReason) -> Refusal {
     Refusal {
         reason,
         by_us: true,
+        answered: true,
     }
 }
 
@@ -329,6 +337,7 @@ fn lost(error: &ConnectionError) -> Refusal {
     Refusal {
         reason: tls::explain(error),
         by_us: false,
+        answered: true,
     }
 }
 

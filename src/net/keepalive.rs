@@ -21,6 +21,10 @@ use crate::wire::{KeepaliveMessage, Ping, ReachSet, StreamKind, Welcome};
 pub(super) const PONG_QUEUE: usize = MAX_OUTSTANDING;
 /// The least time between two Tip messages.
 const TIP_INTERVAL: Duration = Duration::from_millis(250);
+/// The most tips of a peer that are taken in one burst, and after it in a second: more than an
+/// honest peer tells. Others are passed by; the next ping tells the tip again.
+const TIP_BURST: u32 = 32;
+const TIPS_PER_SECOND: u32 = 8;
 /// The most addresses in one message.
 const MAX_ADDRESSES: usize = 100;
 
@@ -137,14 +141,14 @@ pub(super) async fn receive(
     masternodes: usize,
     changes: &watch::Sender<u64>,
 ) -> Result<(), ReadFailure> {
+    let mut tips = TipBudget::new();
     while let Some(message) = reader.next::<KeepaliveMessage>().await? {
         match message {
             KeepaliveMessage::Ping(ping) => {
                 if !ping.reach.is_valid(masternodes) {
                     return Err(content("a ping names masternodes that there are not"));
                 }
-                let tip = (ping.tip_height, ping.tip_hash);
-                note_tip(peer, tip, changes);
+                tips.note(peer, (ping.tip_height, ping.tip_hash), changes);
                 peer.reach.send_if_modified(|reach| {
                     let news = *reach != ping.reach;
                     *reach = ping.reach;
@@ -156,7 +160,7 @@ pub(super) async fn receive(
                 }
             }
             KeepaliveMessage::Pong { nonce } => note_pong(peer, nonce),
-            KeepaliveMessage::Tip { height, hash } => note_tip(peer, (height, hash), changes),
+            KeepaliveMessage::Tip { height, hash } => tips.note(peer, (height, hash), changes),
             KeepaliveMessage::Addresses(addresses) if addresses.len() <= MAX_ADDRESSES => {
                 let count = addresses.len();
                 tracing::trace!(peer.ip = %peer.ip(), count, "addresses received");
@@ -180,9 +184,33 @@ fn note_pong(peer: &Peer, nonce: u64) {
     }
 }
 
-fn note_tip(peer: &Peer, (height, hash): (Height, BlockHash), changes: &watch::Sender<u64>) {
-    if peer.set_tip(height, hash) {
-        changes.send_modify(|version| *version += 1);
+/// Bounds how often a peer's tip is news, since the whole node looks at it.
+struct TipBudget {
+    left: u32,
+    refilled: Instant,
+}
+
+impl TipBudget {
+    fn new() -> Self {
+        Self {
+            left: TIP_BURST,
+            refilled: Instant::now(),
+        }
+    }
+
+    fn note(&mut self, peer: &Peer, tip: (Height, BlockHash), changes: &watch::Sender<u64>) {
+        let interval = Duration::from_secs(1) / TIPS_PER_SECOND;
+        while self.left < TIP_BURST && self.refilled + interval <= Instant::now() {
+            self.refilled += interval;
+            self.left += 1;
+        }
+        if self.left == TIP_BURST {
+            self.refilled = Instant::now();
+        }
+        if self.left > 0 && peer.set_tip(tip.0, tip.1) {
+            self.left -= 1;
+            changes.send_modify(|version| *version += 1);
+        }
     }
 }
 

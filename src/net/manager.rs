@@ -265,7 +265,15 @@ impl Manager {
         }
         match outcome.result {
             Ok(authenticated) => self.admit(*authenticated),
-            Err(Refusal { reason, by_us }) => match outcome.direction {
+            Err(Refusal {
+                reason,
+                by_us,
+                answered,
+            }) => match outcome.direction {
+                // Anyone could fill the log and the list of refusals with others' addresses.
+                Direction::Inbound if !answered => {
+                    tracing::debug!(peer.ip = %outcome.ip, reason = %reason, "an arrival went silent");
+                }
                 Direction::Inbound => self.refused(outcome.ip, Direction::Inbound, reason, by_us),
                 Direction::Outbound => self.dial_failed(outcome.ip, reason, by_us),
             },
@@ -367,7 +375,10 @@ impl Manager {
             }
         });
         if registry {
-            let connected = state.registry.values().filter_map(|peer| peer.masternode());
+            let connected = state.registry.values();
+            // Who takes no consensus stream of ours must get everything from others.
+            let connected = connected.filter(|peer| peer.facts().consensus);
+            let connected = connected.filter_map(|peer| peer.masternode());
             let reach: ReachSet = connected.chain(self.config.own_masternode).collect();
             self.published.reach.send_if_modified(|published| {
                 let news = *published != reach;

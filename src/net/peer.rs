@@ -101,7 +101,13 @@ impl Peer {
                 .consensus
                 .then(|| FrameQueue::new(QueueLimits::CONSENSUS, WhenFull::DropOldestHeight)),
             bodies: facts.consensus.then(BodyQueue::default),
-            transactions: FrameQueue::new(QueueLimits::TRANSACTIONS, WhenFull::RefuseNew),
+            transactions: FrameQueue::new(
+                match facts.masternode {
+                    Some(_) => QueueLimits::TRANSACTIONS,
+                    None => QueueLimits::TRANSACTIONS_UNPINNED,
+                },
+                WhenFull::RefuseNew,
+            ),
             bulk: Bulk::new(Bound::FIXED),
             requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
             bodies_held: Semaphore::new(MAX_HELD),
@@ -181,6 +187,11 @@ impl Peer {
         let news = *tip != (height, hash);
         *tip = (height, hash);
         news
+    }
+
+    /// The height of its tip.
+    pub(super) fn tip_height(&self) -> Height {
+        self.tip.lock().expect("no holder panics").0
     }
 
     /// Everything that is shown of it.

@@ -2,8 +2,9 @@
 //!
 //! When the queue is full the message of the oldest height goes (consensus: a peer that is behind
 //! recovers from certificates and sync), or the new message is refused (transactions: they are
-//! announced again by others). Confirmations of bulk are never dropped: the newest per stream
-//! replaces the one before it, and they are written first.
+//! announced again by others). Confirmations of bulk are written first: the newest per stream replaces
+//! the one before it, and only a peer that reads none for more streams than it may have open loses
+//! the oldest.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -15,6 +16,10 @@ use crate::wire::{ConsensusMessage, StreamKind, encode_frame};
 
 /// The most bytes that one write takes from the queue, unless one frame alone is longer.
 const BATCH_BYTES: usize = 32 * 1024;
+
+/// The most confirmations that wait: more than streams that the peer may have open. One that is
+/// behind with reading them finishes bodies nevertheless, and the oldest stream is over.
+const MAX_CONFIRMATIONS: usize = 64;
 
 /// How much a queue holds.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +36,15 @@ impl QueueLimits {
         frames: 4096,
         bytes: 8 * 1024 * 1024,
     };
-    /// Of a transactions stream.
+    /// Of a transactions stream to a masternode.
     pub(super) const TRANSACTIONS: QueueLimits = QueueLimits {
         frames: 1024,
         bytes: 8 * 1024 * 1024,
+    };
+    /// Of a transactions stream to any other peer: all of them may ask for the pool and read nothing.
+    pub(super) const TRANSACTIONS_UNPINNED: QueueLimits = QueueLimits {
+        frames: 1024,
+        bytes: 1024 * 1024,
     };
 }
 
@@ -113,6 +123,9 @@ impl FrameQueue {
         let mut state = self.state.lock().expect("no holder panics");
         if !state.closed {
             state.confirmations.insert(stream, bytes);
+            if state.confirmations.len() > MAX_CONFIRMATIONS {
+                state.confirmations.pop_first();
+            }
             self.filled.notify_one();
         }
     }
@@ -181,6 +194,17 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn confirmations_that_nobody_takes_stay_few_and_the_newest_streams_are_kept() {
+        let queue = FrameQueue::new(QueueLimits::CONSENSUS, WhenFull::DropOldestHeight);
+        for stream in 0..10_000 {
+            queue.confirm(stream, 1);
+        }
+        let kept = queue.state.lock().unwrap().confirmations.clone();
+        assert_eq!(kept.len(), MAX_CONFIRMATIONS);
+        assert!(kept.contains_key(&9_999));
+    }
 
     const TINY: QueueLimits = QueueLimits {
         frames: 3,

@@ -11,7 +11,7 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::bodies::write_bulk;
+use super::bodies::{step_or_pause, write_bulk};
 use super::bulk::{BulkClass, BulkStream, CONFIRM_EVERY_BYTES};
 use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
 use super::peer::Peer;
@@ -103,8 +103,12 @@ impl SyncResponses {
     /// The next frame; `None` at the answer's end. Not cancel-safe: drop the whole value to give up.
     pub async fn next(&mut self) -> Result<Option<SyncResponse>, SyncError> {
         loop {
-            let step = match self.reader.step().await {
-                Ok(step) => step,
+            let step = match step_or_pause(&mut self.reader, self.confirmed).await {
+                Ok(Some(step)) => step,
+                Ok(None) => {
+                    self.confirm(self.reader.consumed()).await;
+                    continue;
+                }
                 Err(failure) => return Err(self.failed(failure)),
             };
             let consumed = self.reader.consumed();

@@ -56,13 +56,14 @@ impl Network for NetHandle {
     }
 
     fn peers(&self) -> Vec<PeerView> {
-        let peers = NetHandle::peers(self);
-        let views = peers.iter().map(|peer| PeerView {
-            ip: peer.ip,
-            connection: peer.connection,
-            tip: peer.tip_height,
-        });
-        views.collect()
+        let views = self.tips().into_iter();
+        views
+            .map(|(ip, connection, tip)| PeerView {
+                ip,
+                connection,
+                tip,
+            })
+            .collect()
     }
 
     fn watch_peers(&self) -> watch::Receiver<u64> {

@@ -31,8 +31,6 @@ pub(crate) struct KnownRecord {
     dialed: bool,
     link: Link,
     backoff: Backoff,
-    /// This node's address as the peer sees it.
-    observed: Option<PeerIp>,
     last_end: Option<End>,
     reconnects: u64,
     /// A connection was lost and not replaced: the next one is a reconnect.
@@ -120,7 +118,7 @@ impl KnownPeers {
         record.name = record.name.take().or(name);
         let delay = match at_once {
             true => Duration::ZERO,
-            false => first_dial_delay(self.own_seen_by(ip), ip, self.timing.dial_grace),
+            false => first_dial_delay(self.own_dialed(), ip, self.timing.dial_grace),
         };
         let sooner = (self.due_at.get(&ip)).is_none_or(|due| now.0 + delay < *due);
         if sooner {
@@ -191,7 +189,6 @@ impl KnownPeers {
             direction: facts.direction,
             dialing: was_dialing && facts.direction == Direction::Inbound,
         };
-        record.observed = Some(facts.hello.observed);
         if let Some((_, name)) = &facts.masternode {
             record.name = Some(name.clone());
         }
@@ -226,7 +223,7 @@ impl KnownPeers {
 
     /// The registered connection has ended: the next dial is scheduled.
     pub(crate) fn disconnected(&mut self, end: &ConnectionEnd, now: (Instant, u64), jitter: u32) {
-        let (own, timing) = (self.own_seen_by(end.ip), self.timing);
+        let (own, timing) = (self.own_dialed(), self.timing);
         let record = self.record(end.ip);
         let duplicate = end.reason.code == CloseCode::Duplicate;
         record.lost |= !duplicate;
@@ -264,11 +261,9 @@ impl KnownPeers {
         }
     }
 
-    /// This node's address in the eyes of a peer that may dial it; `None` when it is not known or
-    /// the peer has no reason to dial.
-    fn own_seen_by(&self, peer: PeerIp) -> Option<PeerIp> {
-        let observed = self.records.get(&peer).and_then(|record| record.observed);
-        self.own_ip.or(observed).filter(|_| self.recorded)
+    /// This node's address when peers may dial it; `None` when they have no reason to.
+    fn own_dialed(&self) -> Option<PeerIp> {
+        self.own_ip.filter(|_| self.recorded)
     }
 
     fn record(&mut self, ip: PeerIp) -> &mut KnownRecord {
@@ -281,7 +276,6 @@ impl KnownPeers {
                 dialed: false,
                 link: Link::Idle,
                 backoff: Backoff::new(timing.backoff_start, timing.backoff_limit),
-                observed: None,
                 last_end: None,
                 reconnects: 0,
                 lost: false,
@@ -295,7 +289,7 @@ impl KnownPeers {
         let at = now.0 + delay;
         self.due.insert((at, ip));
         self.due_at.insert(ip, at);
-        let own = self.own_seen_by(ip);
+        let own = self.own_dialed();
         let record = self.record(ip);
         record.link = Link::Waiting {
             next_dial_ms: now.1 + delay.as_millis() as u64,

@@ -39,6 +39,10 @@ impl Manager {
             return self.find_free_slot(new).map(|()| None);
         };
         if held.facts().node_id != new.node_id {
+            if new.masternode.is_some() && new.masternode == held.masternode() {
+                // The other pin of its record: it was restarted with its next key.
+                return Ok(Some(newer_instance()));
+            }
             let detail = format!(
                 "{} holds a live connection with another key ({}); two nodes behind one address \
                  cannot both connect",
@@ -70,9 +74,14 @@ impl Manager {
     }
 
     fn find_free_slot(&self, new: &Authenticated) -> Result<(), CloseReason> {
-        let unpinned = self.state.registry.values();
-        let unpinned = unpinned.filter(|peer| peer.masternode().is_none()).count();
-        if new.masternode.is_none() && unpinned >= self.config.max_unpinned {
+        if new.masternode.is_some() || new.direction == Direction::Outbound {
+            // This node dials only whom its operator, a record or its own past names.
+            return Ok(());
+        }
+        let arrived = self.state.registry.values();
+        let arrived = arrived.filter(|peer| peer.facts().direction == Direction::Inbound);
+        let unpinned = arrived.filter(|peer| peer.masternode().is_none()).count();
+        if unpinned >= self.config.max_unpinned {
             let detail = format!("all {unpinned} slots for peers without a record are taken");
             return Err(CloseReason::new(CloseCode::Full, detail));
         }

@@ -137,6 +137,32 @@ async fn a_sync_answer_arrives_whole_within_the_bound_and_shows_progress() {
     server.connected_to(&[client.ip]).await;
 }
 
+/// What each of several answers has consumed and not confirmed must not add up to the bound: a
+/// little more than 21 KiB of each of four are.
+#[tokio::test]
+async fn answers_side_by_side_do_not_hold_each_other_up() {
+    let plan = Plan::new(1, 1);
+    let (mut server, client) = pair(&plan).await;
+    let SyncResponse::Body(mut transactions) = large_body() else {
+        unreachable!("a body");
+    };
+    transactions.truncate(22_000 / transactions[0].encoded_bytes());
+    let body = SyncResponse::Body(transactions);
+    let mut open = Vec::new();
+    for height in 1..=4 {
+        let asked = bodies(height, height + 1);
+        let responses = client.net.request_sync(server.ip, asked).await;
+        open.push((server.sync.recv().await.unwrap(), responses.unwrap()));
+    }
+    for _ in 0..2 {
+        for (serve, responses) in &mut open {
+            serve.answer.send(&body).await.unwrap();
+            let next = tokio::time::timeout(PATIENCE / 10, responses.next()).await;
+            assert_eq!(next.expect("not held up").unwrap().as_ref(), Some(&body));
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_its_server_drops_is_an_error_and_not_an_end() {
     let plan = Plan::new(1, 1);

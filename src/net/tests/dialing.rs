@@ -14,7 +14,10 @@ use crate::wire::{CloseCode, TransactionsMessage};
 
 #[tokio::test]
 async fn two_masternodes_connect_once_and_the_higher_address_dials() {
-    let plan = Plan::new(2, 0);
+    let mut plan = Plan::new(2, 0);
+    // No further dial may hide the reason of the disconnect.
+    plan.timing.backoff_start = 1_000 * PATIENCE;
+    plan.timing.backoff_limit = 1_000 * PATIENCE;
     let (low, high) = (plan.start(1), plan.start(2));
     let at_low = low.connected_to(&[high.ip]).await;
     let at_high = high.connected_to(&[low.ip]).await;
@@ -315,4 +318,42 @@ async fn a_restarted_peer_dials_the_peers_of_its_earlier_run_at_once() {
                 .is_some_and(|peer| peer.reconnects == 1 && peer.direction == Direction::Inbound)
         })
         .await;
+}
+
+/// A record names two pins while a key is being replaced. The process with the old key may have
+/// gone without a word.
+#[tokio::test]
+async fn the_other_pin_of_a_masternode_takes_its_slot() {
+    let mut plan = Plan::new(2, 0);
+    let new_key = identity(77, plan.ip(2));
+    let pin = new_key.node_id();
+    plan.records[1].pins.push(pin);
+    plan.records[1] = plan.records[1]
+        .clone()
+        .signed(&consensus_key(2), Network::Dev);
+    let node = plan.start(1);
+    let old = super::raw::Raw::dial(&plan, 2, 1).await;
+    node.connected_to(&[plan.ip(2)]).await;
+    plan.addresses[1] = plan.ip(2).with_port(0);
+    let restarted = plan.start_as(2, plan.config(2), new_key, plan.directory());
+    assert_eq!(old.closed().await.code, CloseCode::NewerInstance);
+    restarted.connected_to(&[node.ip]).await;
+    assert_eq!(node.info(plan.ip(2)).node_id, pin);
+    assert!(restarted.net.refused().is_empty());
+}
+
+/// Strangers who fill all slots must not keep a node from the peers that its operator chose.
+#[tokio::test(start_paused = true)]
+async fn a_configured_peer_needs_no_slot_for_strangers() {
+    let plan = Plan::new(1, 2);
+    let wire = sim::Wire::new();
+    let mut config = plan.config(1);
+    config.max_unpinned = 1;
+    config.configured_peers = vec![plan.address(3)];
+    let node = sim::start_with(&plan, 1, config, &wire);
+    let stranger = sim::start(&plan, 2, &wire);
+    stranger.connected_to(&[node.ip]).await;
+    node.connected_to(&[stranger.ip]).await;
+    let chosen = sim::start(&plan, 3, &wire);
+    node.connected_to(&[stranger.ip, chosen.ip]).await;
 }

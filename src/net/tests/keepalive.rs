@@ -77,6 +77,55 @@ async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() 
     assert_eq!(low.connected_to(&[high.ip]).await[0].reconnects, 1);
 }
 
+/// A connection whose pings are all unanswered may send no further one. Its end must be told all the
+/// same, or the next connection of the peer could never be announced.
+#[tokio::test(start_paused = true)]
+async fn consensus_hears_at_once_of_a_dead_path_and_of_the_next_connection() {
+    let mut plan = Plan::new(2, 0);
+    plan.timing = NetTiming::RECOMMENDED;
+    let wire = sim::Wire::new();
+    let (low, mut high) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
+    let mut next = async || loop {
+        let received = tokio::time::timeout(Duration::from_secs(1), high.consensus.recv()).await;
+        match received.expect("an event at once").unwrap() {
+            ConsensusEvent::Reach { .. } => {}
+            ConsensusEvent::Connected { .. } => return "connected",
+            ConsensusEvent::Disconnected { .. } => return "disconnected",
+            other => panic!("{other:?}"),
+        }
+    };
+    for _ in 0..2 {
+        wire.isolate([]);
+        low.connected_to(&[plan.ip(2)]).await;
+        assert_eq!(next().await, "connected");
+        wire.isolate([plan.address(1)]);
+        let known = || high.net.known_peers().remove(0).connected;
+        while known() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(next().await, "disconnected");
+    }
+}
+
+/// Everyone may claim a new tip as often as it likes; what this node does for it is bounded.
+#[tokio::test]
+async fn a_flood_of_tips_is_news_only_so_often() {
+    let plan = Plan::new(1, 1);
+    let node = plan.start(1);
+    let mut raw = Raw::dial(&plan, 2, 1).await;
+    node.connected_to(&[plan.ip(2)]).await;
+    let before = *node.net.watch_peers().borrow();
+    for height in 1..=10_000 {
+        let (height, hash) = (Height(height), BlockHash([1; 32]));
+        raw.say(&KeepaliveMessage::Tip { height, hash }).await;
+    }
+    let all_read = 10_000 * 48;
+    node.until("all read", |peers| peers[0].streams[0].received >= all_read)
+        .await;
+    let told = *node.net.watch_peers().borrow() - before;
+    assert!(told < 500, "{told}");
+}
+
 #[tokio::test]
 async fn a_new_tip_is_told_at_once_and_the_newest_wins() {
     let mut plan = Plan::new(2, 0);

@@ -179,3 +179,22 @@ async fn a_flood_of_half_open_handshakes_is_bounded_and_others_still_get_in() {
     node.connected_to(&[masternode.ip, full.ip]).await;
     drop(held);
 }
+
+/// The source address of a first packet may be forged: nothing is said of it to the operator.
+#[tokio::test(start_paused = true)]
+async fn an_arrival_that_never_answers_is_no_refusal() {
+    let mut plan = Plan::new(1, 1);
+    plan.timing.handshake_timeout = Duration::from_secs(5);
+    let wire = sim::Wire::new();
+    let (node, full) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    // The first packet is on its way; every answer to it is lost.
+    wire.isolate([plan.address(2)]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(node.net.peers().is_empty());
+    assert_eq!(node.net.refused(), []);
+    assert_eq!(
+        full.refused_with(node.ip).await.code,
+        CloseCode::HandshakeTimeout
+    );
+}

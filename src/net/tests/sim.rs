@@ -212,6 +212,10 @@ impl WallClock for VirtualClock {
 
 /// Starts a planned node on a wire.
 pub(super) fn start(plan: &Plan, seed: u8, wire: &Arc<Wire>) -> Node {
+    start_with(plan, seed, plan.config(seed), wire)
+}
+
+pub(super) fn start_with(plan: &Plan, seed: u8, config: NetConfig, wire: &Arc<Wire>) -> Node {
     let environment = NetEnvironment {
         socket: wire.socket(plan.address(seed)),
         runtime: Arc::new(TokioRuntime),
@@ -221,7 +225,7 @@ pub(super) fn start(plan: &Plan, seed: u8, wire: &Arc<Wire>) -> Node {
     };
     let ip = plan.ip(seed);
     let own = identity(seed, ip);
-    Node::start(ip, plan.config(seed), own, plan.directory(), environment)
+    Node::start(ip, config, own, plan.directory(), environment)
 }
 
 /// Runs a mesh of masternodes with a lossy wire and a partition. Gives the wire's trace and who was

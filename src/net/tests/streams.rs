@@ -260,6 +260,32 @@ async fn a_masternode_without_a_record_here_loses_its_consensus_stream_only() {
     .await;
 }
 
+/// Others relay to a masternode what it cannot get itself, and know from its pings what that is.
+#[tokio::test]
+async fn a_masternode_without_a_consensus_stream_is_not_reached() {
+    let mut plan = Plan::new(3, 0);
+    plan.timing.ping_interval = Duration::from_millis(20);
+    let records = [plan.records[0].clone(), plan.records[2].clone()];
+    let without = MasternodeDirectory::new(&plan.genesis, records.to_vec()).unwrap();
+    let own = identity(1, plan.ip(1));
+    let one = plan.start_as(1, plan.config(1), own, without);
+    let two = plan.start(2);
+    two.connected_to(&[one.ip]).await;
+    let mut three = plan.start(3);
+    loop {
+        if let ConsensusEvent::Reach { peer, reach } = three.consensus.recv().await.unwrap()
+            && peer == two.ip
+            && reach.contains(2)
+        {
+            assert!(
+                !reach.contains(0),
+                "the first takes no consensus stream of the second"
+            );
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_consumer_that_is_behind_holds_back_its_stream_and_no_ping() {
     let mut plan = Plan::new(2, 0);
