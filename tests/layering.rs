@@ -131,6 +131,7 @@ fn sources() -> Vec<Source> {
     assert!(files.len() > 20, "the sources were not found");
     files
         .into_iter()
+        .filter(|file| !is_test(file.strip_prefix(&root).expect("files lie below the root")))
         .filter_map(|file| {
             let inside = file.strip_prefix(&root).expect("files lie below the root");
             let first = inside.components().next().expect("a file has a name");
@@ -147,6 +148,12 @@ fn sources() -> Vec<Source> {
             })
         })
         .collect()
+}
+
+/// A module's tests may use what the module may not.
+fn is_test(file: &Path) -> bool {
+    let stem = file.file_stem().unwrap_or_default();
+    stem == "tests" || file.components().any(|part| part.as_os_str() == "tests")
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -46,8 +46,11 @@ const MAX_DIALING: usize = 64;
 const MAX_REFUSED: usize = 100;
 /// How long they are shown.
 pub(super) const REFUSED_FOR_MS: u64 = 3_600_000;
-/// How long a stopping network waits for its connections, and then for QUIC.
+/// How long a stopping network waits for its connections.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+/// How long it then waits for QUIC. A close is sent at once and again when packets still come; a
+/// handshake with somebody who never answers would be waited for in vain.
+const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// A request to the manager.
 pub(super) enum Ask {
@@ -419,7 +422,8 @@ impl Manager {
             .send_modify(|view| view.peers = Arc::default());
         self.published.changes.send_modify(|version| *version += 1);
         let CloseReason { code, detail } = shutting_down();
-        let limit = SHUTDOWN_LIMIT;
-        self.endpoint.shut_down(code as u32, &detail, limit).await;
+        self.endpoint
+            .shut_down(code as u32, &detail, FLUSH_LIMIT)
+            .await;
     }
 }

@@ -192,7 +192,7 @@ impl KnownPeers {
         if let Some((_, name)) = &facts.masternode {
             record.name = Some(name.clone());
         }
-        if !record.dialed && facts.hello.listen_port != 0 {
+        if (!record.dialed || record.port.is_none()) && facts.hello.listen_port != 0 {
             record.port = Some(facts.hello.listen_port);
         }
         self.forget_surplus();
