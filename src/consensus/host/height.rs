@@ -74,10 +74,7 @@ impl<P: Ports> Host<P> {
             committed_at: now,
             reminded: BTreeMap::new(),
             served: BTreeMap::new(),
-            presence: Presence {
-                power: 0,
-                missing: Vec::new(),
-            },
+            presence: Presence::default(),
             evidence,
             highest_round: Round(0),
             genesis: setup.genesis,
@@ -410,7 +407,7 @@ impl<P: Ports> Host<P> {
             "block committed"
         );
         let age_ms = self.clock.now_ms().saturating_sub(header.time_ms);
-        if live && age_ms < LIVE_WITHIN_MS {
+        if (live && age_ms < LIVE_WITHIN_MS) || self.log.holds_own_precommit_of(&certificate) {
             self.guard.finalized_live();
         }
         if header.proposer == self.own {

@@ -285,7 +285,7 @@ impl<P: Ports> Host<P> {
         let awaited = certificate.height == self.height && self.decision.is_none();
         let early = certificate.height == self.height.next() && self.next_book.commit().is_none();
         // To a node without any state a certificate of whatever height tells that it lost it.
-        let telling = self.guard.first_ever() && certificate.height > Height::GENESIS;
+        let telling = self.guard.may_have_lost_state() && certificate.height > Height::GENESIS;
         if !(awaited || early || telling) {
             return;
         }
@@ -293,6 +293,9 @@ impl<P: Ports> Host<P> {
             return self.blame(peer, &format!("a commit certificate: {error}"));
         }
         self.guard.chain_has_blocks();
+        if self.guard.refusal(self.height).is_some() {
+            self.engine.set_signing(false);
+        }
         if awaited {
             self.decide(certificate, false, Some(peer));
         } else if early {
