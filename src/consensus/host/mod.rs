@@ -139,8 +139,8 @@ struct Host<P: Ports> {
     committed_at: Instant,
     /// When a peer that is one height behind was last given the tip's certificate.
     reminded: BTreeMap<PeerIp, Instant>,
-    /// When a peer was last given a body.
-    served: BTreeMap<(PeerIp, BlockHash), Instant>,
+    /// When a peer was last given a body: of a final height, or of a block that is not final.
+    served: BTreeMap<(PeerIp, Height, Option<BlockHash>), Instant>,
 
     presence: Presence,
     evidence: u64,
