@@ -176,12 +176,15 @@ impl<P: Ports> Host<P> {
         let outputs = self.engine.start_height(self.height)?;
         self.apply(outputs).await?;
         if entries.is_empty() {
-            return self.feed_held().await;
+            self.feed_held().await?;
+            self.note_held_quorums();
+            return Ok(());
         }
         self.note_recovered(&entries);
         let outputs = self.engine.replay(&entries)?;
         self.apply(outputs).await?;
         self.log.end_replay();
+        self.note_held_quorums();
         tracing::info!(
             height = %self.height,
             round = %self.engine.round(),
@@ -335,6 +338,7 @@ impl<P: Ports> Host<P> {
             }
         }
         self.build.new_round();
+        self.bodies.set_round(round);
     }
 
     /// Keeps and sends what this node says.

@@ -172,6 +172,13 @@ impl<P: Ports> Host<P> {
         }
     }
 
+    /// What the messages held before a height started say together: they are not seen again.
+    pub(super) fn note_held_quorums(&mut self) {
+        for (round, block) in self.book.quorums() {
+            self.note_quorum(round, block);
+        }
+    }
+
     async fn on_proposal(
         &mut self,
         peer: PeerIp,
@@ -295,6 +302,7 @@ impl<P: Ports> Host<P> {
         self.guard.chain_has_blocks();
         if self.guard.refusal(self.height).is_some() {
             self.engine.set_signing(false);
+            self.build.reset();
         }
         if awaited {
             self.decide(certificate, false, Some(peer));
