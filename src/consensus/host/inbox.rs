@@ -400,7 +400,8 @@ impl<P: Ports> Host<P> {
         let sentence = evidence.sentence(&self.validators);
         tracing::error!(evidence = sentence, "equivocation");
         self.ports.add_evidence(codec::encode(&evidence)).await?;
-        self.evidence += 1;
+        // The store keeps each piece once, and only so many.
+        self.evidence = self.ports.evidence().await?.len() as u64;
         Ok(())
     }
 

@@ -268,7 +268,10 @@ impl Ports for FakePorts {
     }
 
     async fn add_evidence(&self, evidence: Vec<u8>) -> Result<(), StoreError> {
-        self.disk.lock().unwrap().evidence.push(evidence);
+        let mut disk = self.disk.lock().unwrap();
+        if !disk.evidence.contains(&evidence) {
+            disk.evidence.push(evidence);
+        }
         Ok(())
     }
 
