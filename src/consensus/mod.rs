@@ -1,14 +1,14 @@
 //! Agreement on blocks: hosts the Tendermint engine. The only user of the engine in this crate.
 //!
-//! One actor ([`host`]) owns everything; what surrounds it is plain data and pure rules:
+//! One actor (`host`) owns everything; what surrounds it is plain data and pure rules:
 //!
-//! - [`engine`]: the engine behind one narrow interface, with [`context`] as its view of our types;
-//! - [`wal`] and [`guard`]: what is durable before anything is sent, and when nothing is signed;
-//! - [`book`]: the verified messages of the current and the next height;
-//! - [`bodies`]: the gate through which block bodies reach the engine, and where they come from;
-//! - [`schedule`] and [`timers`]: when a height starts and when a step ends;
-//! - [`relay`]: who is connected to whom, and who must be sent what others signed;
-//! - [`ports`]: what consensus needs from the rest of the node.
+//! - `engine`: the engine behind one narrow interface, with `context` as its view of our types;
+//! - `wal` and `guard`: what is durable before anything is sent, and when nothing is signed;
+//! - `book`: the verified messages of the current and the next height;
+//! - `bodies`: the gate through which block bodies reach the engine, and where they come from;
+//! - `schedule` and `timers`: when a height starts and when a step ends;
+//! - `relay`: who is connected to whom, and who must be sent what others signed;
+//! - `ports`: what consensus needs from the rest of the node.
 //!
 //! **Flow.** A message of a masternode is dropped when it is of a height or round that is not
 //! awaited, or says nothing new; then its signature is checked; then it enters the book, is passed
