@@ -3,8 +3,8 @@
 //! The gate: the engine is given a body only once a verified proposal of its round's proposer, or a
 //! verified certificate, names its hash. Until then at most one body a peer and
 //! [`MAX_UNNAMED`] in all are kept, and only from the proposer of the round that it is sent for.
-//! Bodies of the next height wait for their parent. Of named bodies the newest [`MAX_HELD`] are
-//! kept; an older one that is needed again is fetched again.
+//! Bodies of the next height wait for their parent. At most [`MAX_HELD`] are kept: certified ones and
+//! those of the current round go last; one that was dropped and is needed again is fetched again.
 //!
 //! A body that breaks only a rule which time or agreement can lift (its time is too far ahead of
 //! this clock; it is empty in round 0 before its slot) is held, never given as invalid: it is given
@@ -130,6 +130,7 @@ pub(super) struct Bodies {
     genesis: Arc<Genesis>,
     validators: Arc<ValidatorSet>,
     height: Height,
+    round: Round,
     parent_ms: u64,
     bodies: BTreeMap<(Height, BlockHash), Body>,
 }
@@ -140,6 +141,7 @@ impl Bodies {
             genesis,
             validators,
             height: Height::GENESIS,
+            round: Round(0),
             parent_ms: 0,
             bodies: BTreeMap::new(),
         }
@@ -150,6 +152,18 @@ impl Bodies {
         self.height = height;
         self.parent_ms = parent_ms;
         self.bodies.retain(|(of, _), _| *of >= height);
+        self.set_round(Round(0));
+    }
+
+    /// Moves to a round: what was dropped of it before it came is fetched again.
+    pub(super) fn set_round(&mut self, round: Round) {
+        self.round = round;
+        let height = self.height;
+        for ((of, _), body) in &mut self.bodies {
+            if *of == height && body.named == Some(round) && !body.fed {
+                body.evicted = false;
+            }
+        }
     }
 
     /// A verified proposal names a body. `pusher` is its proposer, when that one is connected and
@@ -266,19 +280,26 @@ impl Bodies {
         unnamed.count() < MAX_UNNAMED
     }
 
-    /// Drops contents beyond the bound: the oldest rounds first, certified ones last.
+    /// Drops contents beyond the bound: of the next height first, then of rounds far from the
+    /// current one, certified ones last.
     fn evict(&mut self) {
+        let (height, round) = (self.height, self.round);
         loop {
             let held = self.bodies.values().filter(|body| body.content.is_some());
             if held.count() <= MAX_HELD {
                 return;
             }
-            let oldest = self
+            let least_needed = self
                 .bodies
-                .values_mut()
-                .filter(|body| body.content.is_some() && body.pushed_by.is_none())
-                .min_by_key(|body| (body.certified, body.named));
-            let Some(body) = oldest else { return };
+                .iter_mut()
+                .filter(|(_, body)| body.content.is_some() && body.pushed_by.is_none())
+                .max_by_key(|((of, _), body)| {
+                    let distance = body.named.unwrap_or_default().0.abs_diff(round.0);
+                    (!body.certified, *of > height, distance)
+                });
+            let Some((_, body)) = least_needed else {
+                return;
+            };
             body.content = None;
             body.evicted = true;
         }
@@ -444,10 +465,12 @@ impl Bodies {
         }
     }
 
-    /// Whom to ask for which body now. `holders` lists who probably holds a body, best first.
+    /// Whom to ask for which body now. `holders` lists who probably holds a body, best first;
+    /// `others` are asked when nobody else is left.
     pub(super) fn take_requests(
         &mut self,
         now: Instant,
+        others: &[PeerIp],
         holders: impl Fn(BlockHash) -> Vec<PeerIp>,
     ) -> Vec<(PeerIp, BlockHash)> {
         let height = self.height;
@@ -459,6 +482,7 @@ impl Bodies {
             body.tried.extend(body.asked.take());
             let mut candidates = holders(*hash);
             candidates.extend(body.sources.iter().copied());
+            candidates.extend_from_slice(others);
             let next = candidates.iter().find(|ip| !body.tried.contains(*ip));
             body.next_try = now + FETCH_PATIENCE;
             match next {

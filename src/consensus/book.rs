@@ -296,6 +296,15 @@ impl Book {
             })
     }
 
+    /// The rounds and blocks for which a quorum of prevotes or of precommits is held.
+    pub(super) fn quorums(&self) -> Vec<(Round, BlockHash)> {
+        let slots = self.power.iter();
+        slots
+            .filter(|(_, power)| self.validators.is_quorum(**power))
+            .filter_map(|((round, _, block), _)| Some((*round, (*block)?)))
+            .collect()
+    }
+
     /// The commit certificate that the held precommits of a round make, if they are a quorum.
     pub(super) fn decision(&self, round: Round, block: BlockHash) -> Option<CommitCertificate> {
         let power = self.power.get(&(round, VoteKind::Precommit, Some(block)))?;

@@ -65,11 +65,14 @@ pub(super) struct Guard {
     unsafe_sign: bool,
     /// The height in the file; `None` while there is no file.
     written: Option<Height>,
+    /// Whether there was no file at start: then one that has been written since says nothing about
+    /// what was signed before.
+    began_without: bool,
     /// Nothing is signed up to this height, and why.
     blocked: Option<(Height, String)>,
-    /// While there is no file: whether a height has been finalized live since start.
+    /// Of a start without the file: whether a height has been finalized live since.
     seen_live: bool,
-    /// While there is no file: whether a certificate has shown that the chain has blocks.
+    /// Of a start without the file: whether the chain is known to have blocks.
     chain_has_blocks: bool,
     /// Nothing is signed at all any more, and why.
     stopped: Option<String>,
@@ -114,6 +117,7 @@ impl Guard {
             key,
             unsafe_sign,
             written,
+            began_without: written.is_none(),
             blocked,
             seen_live: false,
             chain_has_blocks: tip > Height::GENESIS,
@@ -135,17 +139,18 @@ impl Guard {
             return Some(format!("{why}; nothing is signed up to height {up_to}"));
         }
         let chain_has_blocks = self.chain_has_blocks || height > Height(1);
-        (self.written.is_none() && chain_has_blocks && !self.seen_live).then(|| {
+        (self.may_have_lost_state() && chain_has_blocks).then(|| {
             format!(
-                "{} is missing; nothing is signed until a height has been finalized live",
+                "{} was missing at start; nothing is signed until a height has been finalized live",
                 self.file.name()
             )
         })
     }
 
-    /// Whether this node has never signed anything, as far as it knows.
-    pub(super) fn first_ever(&self) -> bool {
-        self.written.is_none() && !self.unsafe_sign
+    /// Whether this node began without the file, and nothing has shown yet that it follows the
+    /// chain: either the chain is new, or this node may have signed what it does not know.
+    pub(super) fn may_have_lost_state(&self) -> bool {
+        self.began_without && !self.seen_live && !self.unsafe_sign
     }
 
     /// Whether the file says that something may have been signed at this height.
@@ -181,12 +186,13 @@ impl Guard {
         Ok(())
     }
 
-    /// The engine has decided a height by votes that it received, and its block is recent.
+    /// The engine has decided a height by votes that it received, and its block is recent; or this
+    /// node's own logged precommit is part of what decided it.
     pub(super) fn finalized_live(&mut self) {
         self.seen_live = true;
     }
 
-    /// A verified certificate shows that the chain has blocks.
+    /// A verified certificate shows it: a height that has been started may no longer be signed.
     pub(super) fn chain_has_blocks(&mut self) {
         self.chain_has_blocks = true;
     }
@@ -273,9 +279,10 @@ mod tests {
     async fn a_written_height_survives_and_the_next_heights_may_be_signed() {
         let file = FileInMemory::default();
         let mut guard = load(&file, 0, false).await;
-        assert!(guard.first_ever());
+        assert!(guard.may_have_lost_state());
         assert_eq!(guard.refusal(Height(1)), None);
         guard.open(Height(1)).await.unwrap();
+        assert!(guard.refusal(Height(2)).is_some(), "not by its own file");
         let text = String::from_utf8(file.load().unwrap().unwrap()).unwrap();
         let expected =
             format!("timed consensus state v1\ngenesis {GENESIS}\nkey {KEY}\nheight 1\n");
@@ -290,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn without_the_file_nothing_is_signed_before_a_live_height() {
         let mut guard = load(&FileInMemory::default(), 7, false).await;
-        assert!(guard.refusal(Height(8)).unwrap().contains("is missing"));
+        assert!(guard.refusal(Height(8)).unwrap().contains("was missing"));
         guard.finalized_live();
         assert_eq!(guard.refusal(Height(9)), None);
         // At an empty chain it may sign, unless the chain turns out to have blocks.

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::timers::Timeout;
 use crate::types::codec::{self, CodecError};
 use crate::types::{
-    BlockHash, ConsensusKey, Height, PolkaCertificate, Proposal, Round, Vote, VoteKind,
+    BlockHash, CommitCertificate, ConsensusKey, Height, PolkaCertificate, Proposal, Round, Vote,
+    VoteKind,
 };
 
 /// One entry.
@@ -133,10 +134,10 @@ impl LogBuffer {
     /// Buffers an entry. During replay only what the log does not hold yet: a message that was
     /// signed just now must become durable like any other.
     pub(super) fn append(&mut self, entry: &Entry, own: &ConsensusKey) {
-        self.note_own(entry, own);
         if !self.enabled {
             return;
         }
+        self.note_own(entry, own);
         let bytes = codec::encode(entry);
         if let Some(known) = &self.replaying
             && known.contains(&bytes)
@@ -168,6 +169,16 @@ impl LogBuffer {
     pub(super) fn holds_own_vote(&self, vote: &Vote) -> bool {
         self.own_votes
             .contains(&(vote.kind, vote.round, vote.block))
+    }
+
+    /// Whether this node's log holds its own precommit for what a certificate decides.
+    pub(super) fn holds_own_precommit_of(&self, certificate: &CommitCertificate) -> bool {
+        let slot = (
+            VoteKind::Precommit,
+            certificate.round,
+            Some(certificate.block),
+        );
+        self.own_votes.contains(&slot)
     }
 
     /// Whether this node's log holds this proposal of its own key.

@@ -139,6 +139,45 @@ async fn named_bodies_are_bounded_and_certified_ones_stay() {
     assert_eq!(held.filter(|body| body.content.is_some()).count(), MAX_HELD);
 }
 
+/// A proposer of later rounds could otherwise have everybody drop the block that is voted on now.
+#[tokio::test(start_paused = true)]
+async fn bodies_of_other_rounds_and_heights_give_way_to_the_current_ones() {
+    let mut f = fixture();
+    let current = f.block(1, 6_000, true);
+    f.name(&current, 0);
+    f.arrive(&current, 1, true).unwrap();
+    let mut later = Vec::new();
+    for round in 0..MAX_HELD as u32 {
+        for height in [1, 2] {
+            let block = f.block(height, 6_001 + u64::from(round), true);
+            f.name(&block, round + 1);
+            f.arrive(&block, 1, true).unwrap();
+            later.push(block);
+        }
+    }
+    assert!(f.bodies.content(Height(1), current.hash()).is_some());
+    // When its round comes, a body that was dropped is fetched again.
+    let last = &later[later.len() - 2];
+    let asks_for = |f: &mut Fixture| {
+        let requests = f.bodies.take_requests(f.now, &[], |_| vec![tests::ip(2)]);
+        requests.contains(&(tests::ip(2), last.hash()))
+    };
+    assert!(f.bodies.content(Height(1), last.hash()).is_none());
+    assert!(!asks_for(&mut f));
+    f.bodies.set_round(Round(MAX_HELD as u32));
+    assert!(asks_for(&mut f));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_which_no_holder_is_known_is_asked_for_everywhere() {
+    let mut f = fixture();
+    let hash = f.block(1, 6_000, true).hash();
+    f.bodies.certify(Height(1), hash, Round(0), None, f.now);
+    let others = [tests::ip(7)];
+    let requests = f.bodies.take_requests(f.now, &others, |_| Vec::new());
+    assert_eq!(requests, [(tests::ip(7), hash)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_ahead_of_the_clock_is_held_until_its_time_or_a_quorum() {
     let mut f = fixture();
@@ -202,19 +241,35 @@ async fn holders_are_asked_one_at_a_time_and_again_from_the_start() {
     f.bodies
         .name(Height(1), hash, Round(0), None, pusher, f.now);
     let second = Duration::from_secs(1);
-    assert!(f.bodies.take_requests(f.now, holders).is_empty());
+    assert!(f.bodies.take_requests(f.now, &[], holders).is_empty());
     f.bodies
         .progress((Height(1), hash), tests::ip(1), f.now + second / 2);
-    assert!(f.bodies.take_requests(f.now + second, holders).is_empty());
+    assert!(
+        f.bodies
+            .take_requests(f.now + second, &[], holders)
+            .is_empty()
+    );
     let mut now = f.now + second * 2;
-    assert_eq!(f.bodies.take_requests(now, holders), [(tests::ip(2), hash)]);
-    assert!(f.bodies.take_requests(now, holders).is_empty());
+    assert_eq!(
+        f.bodies.take_requests(now, &[], holders),
+        [(tests::ip(2), hash)]
+    );
+    assert!(f.bodies.take_requests(now, &[], holders).is_empty());
     f.bodies.failed(None, tests::ip(2), now);
-    assert_eq!(f.bodies.take_requests(now, holders), [(tests::ip(3), hash)]);
+    assert_eq!(
+        f.bodies.take_requests(now, &[], holders),
+        [(tests::ip(3), hash)]
+    );
     now += second;
-    assert!(f.bodies.take_requests(now, holders).is_empty(), "all tried");
+    assert!(
+        f.bodies.take_requests(now, &[], holders).is_empty(),
+        "all tried"
+    );
     now += second;
-    assert_eq!(f.bodies.take_requests(now, holders), [(tests::ip(2), hash)]);
+    assert_eq!(
+        f.bodies.take_requests(now, &[], holders),
+        [(tests::ip(2), hash)]
+    );
     f.arrive(&block, 2, false).unwrap();
     assert_eq!(f.bodies.next_request(), None);
 }

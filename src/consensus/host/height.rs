@@ -74,10 +74,7 @@ impl<P: Ports> Host<P> {
             committed_at: now,
             reminded: BTreeMap::new(),
             served: BTreeMap::new(),
-            presence: Presence {
-                power: 0,
-                missing: Vec::new(),
-            },
+            presence: Presence::default(),
             evidence,
             highest_round: Round(0),
             genesis: setup.genesis,
@@ -179,12 +176,15 @@ impl<P: Ports> Host<P> {
         let outputs = self.engine.start_height(self.height)?;
         self.apply(outputs).await?;
         if entries.is_empty() {
-            return self.feed_held().await;
+            self.feed_held().await?;
+            self.note_held_quorums();
+            return Ok(());
         }
         self.note_recovered(&entries);
         let outputs = self.engine.replay(&entries)?;
         self.apply(outputs).await?;
         self.log.end_replay();
+        self.note_held_quorums();
         tracing::info!(
             height = %self.height,
             round = %self.engine.round(),
@@ -338,6 +338,7 @@ impl<P: Ports> Host<P> {
             }
         }
         self.build.new_round();
+        self.bodies.set_round(round);
     }
 
     /// Keeps and sends what this node says.
@@ -410,7 +411,7 @@ impl<P: Ports> Host<P> {
             "block committed"
         );
         let age_ms = self.clock.now_ms().saturating_sub(header.time_ms);
-        if live && age_ms < LIVE_WITHIN_MS {
+        if (live && age_ms < LIVE_WITHIN_MS) || self.log.holds_own_precommit_of(&certificate) {
             self.guard.finalized_live();
         }
         if header.proposer == self.own {

@@ -172,6 +172,13 @@ impl<P: Ports> Host<P> {
         }
     }
 
+    /// What the messages held before a height started say together: they are not seen again.
+    pub(super) fn note_held_quorums(&mut self) {
+        for (round, block) in self.book.quorums() {
+            self.note_quorum(round, block);
+        }
+    }
+
     async fn on_proposal(
         &mut self,
         peer: PeerIp,
@@ -285,7 +292,7 @@ impl<P: Ports> Host<P> {
         let awaited = certificate.height == self.height && self.decision.is_none();
         let early = certificate.height == self.height.next() && self.next_book.commit().is_none();
         // To a node without any state a certificate of whatever height tells that it lost it.
-        let telling = self.guard.first_ever() && certificate.height > Height::GENESIS;
+        let telling = self.guard.may_have_lost_state() && certificate.height > Height::GENESIS;
         if !(awaited || early || telling) {
             return;
         }
@@ -293,6 +300,10 @@ impl<P: Ports> Host<P> {
             return self.blame(peer, &format!("a commit certificate: {error}"));
         }
         self.guard.chain_has_blocks();
+        if self.guard.refusal(self.height).is_some() {
+            self.engine.set_signing(false);
+            self.build.reset();
+        }
         if awaited {
             self.decide(certificate, false, Some(peer));
         } else if early {
@@ -389,7 +400,8 @@ impl<P: Ports> Host<P> {
         let sentence = evidence.sentence(&self.validators);
         tracing::error!(evidence = sentence, "equivocation");
         self.ports.add_evidence(codec::encode(&evidence)).await?;
-        self.evidence += 1;
+        // The store keeps each piece once, and only so many.
+        self.evidence = self.ports.evidence().await?.len() as u64;
         Ok(())
     }
 

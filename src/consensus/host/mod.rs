@@ -45,6 +45,10 @@ use crate::types::{
 /// The wall clock may be set at any time: what waits for it looks again after this long.
 const CLOCK_CHECK: Duration = Duration::from_secs(1);
 
+/// A quorum must have been there for this long before a node without any state starts height 1: the
+/// certificates with which its peers greet it are on their way.
+const FIRST_START_AFTER: Duration = Duration::from_millis(500);
+
 /// What stays the same for the life of the actor.
 pub(super) struct Setup {
     pub(super) key: SigningKey,
@@ -135,8 +139,8 @@ struct Host<P: Ports> {
     committed_at: Instant,
     /// When a peer that is one height behind was last given the tip's certificate.
     reminded: BTreeMap<PeerIp, Instant>,
-    /// When a peer was last given a body.
-    served: BTreeMap<(PeerIp, BlockHash), Instant>,
+    /// When a peer was last given a body: of a final height, or of a block that is not final.
+    served: BTreeMap<(PeerIp, Height, Option<BlockHash>), Instant>,
 
     presence: Presence,
     evidence: u64,
@@ -151,9 +155,12 @@ struct Decision {
 }
 
 /// Who is there.
+#[derive(Default)]
 struct Presence {
     power: u64,
     missing: Vec<String>,
+    /// Since when the power has been a quorum.
+    quorum_since: Option<Instant>,
 }
 
 /// What a task of the actor has done.
@@ -230,7 +237,7 @@ impl<P: Ports> Host<P> {
 
     /// Applies the start rule; true when the height was started.
     async fn start_if_due(&mut self) -> Result<bool, ConsensusError> {
-        if self.running || self.decision.is_some() || self.awaits_first_quorum() {
+        if self.running || self.decision.is_some() || self.first_start_at() > Some(Instant::now()) {
             return Ok(false);
         }
         match schedule::start(&self.situation()) {
@@ -243,12 +250,16 @@ impl<P: Ports> Host<P> {
         }
     }
 
-    /// A node without any state may be one that lost it: it signs its very first vote only when a
-    /// quorum is there, whose certificates tell whether the chain has blocks.
-    fn awaits_first_quorum(&self) -> bool {
-        self.guard.first_ever()
-            && self.height == Height(1)
-            && !self.validators.is_quorum(self.presence.power)
+    /// A node without any state may be one that lost it: it starts its first height only when a
+    /// quorum has been there for long enough to tell, by a certificate, that the chain has blocks.
+    fn first_start_at(&self) -> Option<Instant> {
+        if self.height > Height(1) || !self.guard.may_have_lost_state() {
+            return None;
+        }
+        let since = self.presence.quorum_since;
+        Some(since.map_or(Instant::now() + CLOCK_CHECK, |since| {
+            since + FIRST_START_AFTER
+        }))
     }
 
     fn situation(&self) -> Situation {
@@ -273,10 +284,13 @@ impl<P: Ports> Host<P> {
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = now + CLOCK_CHECK;
-        if !self.running
-            && let Start::After(wait) = schedule::start(&self.situation())
-        {
-            wake = wake.min(now + wait);
+        if !self.running {
+            if let Start::After(wait) = schedule::start(&self.situation()) {
+                wake = wake.min(now + wait);
+            }
+            if let Some(first) = self.first_start_at().filter(|at| *at > now) {
+                wake = wake.min(first);
+            }
         }
         if let Some(build_at) = self.build.next_attempt().filter(|at| *at > now) {
             wake = wake.min(build_at);
@@ -297,16 +311,17 @@ impl<P: Ports> Host<P> {
     /// Recounts who is there, after a change.
     fn count_presence(&mut self) {
         let reached: BTreeSet<usize> = self.peers.reached();
-        let mut presence = Presence {
-            power: 0,
-            missing: Vec::new(),
-        };
+        let mut presence = Presence::default();
         for (index, validator) in self.validators.validators().iter().enumerate() {
             if reached.contains(&index) {
                 presence.power += validator.power;
             } else {
                 presence.missing.push(validator.name.clone());
             }
+        }
+        if self.validators.is_quorum(presence.power) {
+            let since = self.presence.quorum_since;
+            presence.quorum_since = Some(since.unwrap_or_else(Instant::now));
         }
         self.presence = presence;
     }

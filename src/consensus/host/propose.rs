@@ -93,6 +93,10 @@ impl<P: Ports> Host<P> {
         let Some(round) = self.build.wanted.filter(|_| self.build.is_wanted()) else {
             return Ok(false);
         };
+        if self.decision.is_some() {
+            self.build.wanted = None;
+            return Ok(false);
+        }
         let proposals = self.book.proposals_of(round);
         if proposals.iter().any(|one| one.proposer == self.own) {
             self.build.wanted = None;
@@ -129,7 +133,8 @@ impl<P: Ports> Host<P> {
         round: Round,
         result: Result<Block, ChainError>,
     ) -> Result<(), ConsensusError> {
-        if height != self.height || self.build.wanted != Some(round) || !self.running {
+        let awaited = height == self.height && self.build.wanted == Some(round);
+        if !awaited || !self.running || self.decision.is_some() {
             return Ok(());
         }
         let now = Instant::now();
@@ -283,7 +288,10 @@ impl<P: Ports> Host<P> {
                 .filter_map(|(index, _)| peers.ip(index))
                 .collect()
         };
-        for (peer, block) in self.bodies.take_requests(Instant::now(), holders) {
+        let requests = self
+            .bodies
+            .take_requests(Instant::now(), &peers.all(), holders);
+        for (peer, block) in requests {
             tracing::debug!(peer.ip = %peer, %height, %block, "asking for a body");
             self.send(peer, ConsensusMessage::GetBody { height, block });
         }
@@ -292,26 +300,29 @@ impl<P: Ports> Host<P> {
     /// Answers a request for a body: now, when it arrives, or not at all.
     pub(super) fn on_get_body(&mut self, peer: PeerIp, height: Height, block: BlockHash) {
         let now = Instant::now();
-        let again = self.served.get(&(peer, block));
+        // A final height has one block, so what may be asked for is bounded whatever a peer names.
+        let undecided = (height > self.tip.height).then_some(block);
+        let slot = (peer, height, undecided);
+        let again = self.served.get(&slot);
         if again.is_some_and(|at| now < *at + SERVE_AGAIN_AFTER) {
             return;
         }
         if let Some(content) = self.bodies.content(height, block) {
             let header = self.body_header(height, block);
             self.send_body(peer, header, content.bytes.clone());
-            self.served.insert((peer, block), now);
+            self.served.insert(slot, now);
             return;
         }
         match &self.last_body {
             Some((of, hash, bytes)) if (*of, *hash) == (height, block) => {
                 let header = self.body_header(height, block);
                 self.send_body(peer, header, bytes.clone());
-                self.served.insert((peer, block), now);
+                self.served.insert(slot, now);
             }
             _ if height <= self.tip.height => {
                 // Whoever is further behind is served by sync.
                 if self.tip.height.0 - height.0 < SERVED_HEIGHTS {
-                    self.served.insert((peer, block), now);
+                    self.served.insert(slot, now);
                     let ports = self.ports.clone();
                     self.tasks.spawn(async move {
                         Done::Loaded {

@@ -43,6 +43,27 @@ async fn equivocating_votes_are_stored_as_evidence_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn evidence_that_comes_again_after_a_restart_is_counted_once() {
+    let mut world = World::started(&POWERS).await;
+    world.reach(&ALL, 3, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let height = world.status(1).height;
+    for _ in 0..2 {
+        world.kill(1);
+        world.start(1).await;
+        for block in [3, 4] {
+            let block = Some(BlockHash([block; 32]));
+            let (kind, genesis) = (VoteKind::Prevote, world.genesis.hash());
+            let vote = Vote::sign(&key(0), &genesis, kind, height, Round(5), block);
+            world.inject(0, 1, ConsensusMessage::Vote(vote));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let status = world.status(1);
+        assert_eq!((status.height, status.evidence), (height, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_proposals_of_one_round_are_evidence_and_the_chain_goes_on() {
     let mut world = World::started(&POWERS).await;
     world.reach(&ALL, 3, 20).await;

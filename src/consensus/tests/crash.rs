@@ -122,7 +122,7 @@ async fn without_its_state_file_a_node_signs_again_after_a_live_height() {
     world.start(1).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
     let reason = world.status(1).not_signing.unwrap();
-    assert!(reason.contains("consensus.state is missing"), "{reason}");
+    assert!(reason.contains("consensus.state was missing"), "{reason}");
     let at = world.height(1);
     world.reach(&ALL, at + 4, 60).await;
     assert_eq!(world.status(1).not_signing, None);
@@ -145,6 +145,33 @@ async fn a_node_that_lost_everything_waits_for_what_its_peers_know() {
     assert_eq!(world.double_signed(), 0);
     assert!(world.status(1).not_signing.is_some());
     world.give_blocks(0, 1);
+    let at = world.height(0);
+    world.reach(&ALL, at + 4, 60).await;
+    assert_eq!(world.status(1).not_signing, None);
+    assert_eq!(world.double_signed(), 0);
+}
+
+/// Whatever a node without any state does at height 1, it has no say where it may have had one.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_everything_signs_nothing_before_a_live_height() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 20, 20).await;
+    // The slot boundary of height 1 has long passed, and a transaction waits.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    world.kill(1);
+    let node = &mut world.nodes[1];
+    node.state = FileInMemory::default();
+    *node.ports.disk.lock().unwrap() = Disk::default();
+    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    node.ports.ready.send_replace(true);
+    let signed_before = world.signed_by(1);
+    world.start(1).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.signed_by(1), signed_before);
+    assert!(world.status(1).not_signing.is_some());
+    world.give_blocks(0, 1);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(world.status(1).not_signing.is_some(), "no live height yet");
     let at = world.height(0);
     world.reach(&ALL, at + 4, 60).await;
     assert_eq!(world.status(1).not_signing, None);

@@ -210,6 +210,9 @@ impl Ports for FakePorts {
     }
 
     async fn block(&self, height: Height) -> Result<Option<Block>, ChainError> {
+        let mut mesh = self.mesh.lock().unwrap();
+        *mesh.counts.entry("block_read").or_default() += 1;
+        drop(mesh);
         let disk = self.disk.lock().unwrap();
         let at = disk.blocks.get(height.0 as usize - 1);
         Ok(at.map(|(block, _)| block.clone()))
@@ -265,7 +268,10 @@ impl Ports for FakePorts {
     }
 
     async fn add_evidence(&self, evidence: Vec<u8>) -> Result<(), StoreError> {
-        self.disk.lock().unwrap().evidence.push(evidence);
+        let mut disk = self.disk.lock().unwrap();
+        if !disk.evidence.contains(&evidence) {
+            disk.evidence.push(evidence);
+        }
         Ok(())
     }
 

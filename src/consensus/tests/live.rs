@@ -270,3 +270,73 @@ async fn a_block_with_a_polka_is_proposed_again_and_its_body_fetched() {
     assert!(world.count("get_body") > 0);
     assert_eq!(world.status(0).highest_round, Round(1));
 }
+
+/// Node 3 waits for the body of height 5 while the others decide height 6; it has their votes for
+/// height 6, but not the proposal.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_that_was_held_before_the_height_started_decides_it() {
+    let mut world = World::new(&[1, 1, 1, 1]);
+    let withheld = Arc::new(Mutex::new(true));
+    let bodies = withheld.clone();
+    let watched = world.nodes[3].ports.tip.clone();
+    world.filter(move |_, to, message| {
+        let early = watched.borrow().height < Height(4);
+        match message {
+            _ if to != 3 || early => true,
+            Some(ConsensusMessage::Proposal(proposal)) => proposal.height != Height(6),
+            Some(ConsensusMessage::Commit(_)) => false,
+            Some(_) => true,
+            None => !*bodies.lock().unwrap(),
+        }
+    });
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&[0, 1, 2], 6, 60).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.height(3), 4);
+    *withheld.lock().unwrap() = false;
+    world.give_blocks_up_to(0, 3, 5);
+    world
+        .until("height 6", 1, |world| world.height(3) >= 6)
+        .await;
+}
+
+/// Node 3 is two heights behind and holds the certificate of the tip, but nothing else of it.
+#[tokio::test(start_paused = true)]
+async fn the_body_under_an_early_certificate_is_fetched() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 4, 20).await;
+    for other in [0, 1, 2] {
+        world.cut(3, other);
+    }
+    world.reach(&[0, 1, 2], 9, 60).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.filter(|_, to, message| {
+        to != 3 || matches!(message, None | Some(ConsensusMessage::Commit(_)))
+    });
+    let at = world.height(0);
+    world.give_blocks_up_to(0, 3, at - 2);
+    for other in [0, 1, 2] {
+        world.mend(3, other);
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.give_blocks_up_to(0, 3, at - 1);
+    world
+        .until("the tip", 3, |world| world.height(3) >= at)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_for_bodies_that_never_were_cost_one_read_a_second() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 4, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (before, height) = (world.count("block_read"), Height(2));
+    for number in 0..100 {
+        let block = BlockHash([number; 32]);
+        world.inject(2, 1, ConsensusMessage::GetBody { height, block });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.count("block_read") - before, 1);
+}

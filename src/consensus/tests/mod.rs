@@ -406,6 +406,14 @@ impl World {
         }
     }
 
+    /// How many slots a node has signed.
+    fn signed_by(&self, node: usize) -> usize {
+        let own = ConsensusKey::from(&key(node));
+        let mesh = self.mesh.lock().unwrap();
+        let slots = mesh.signed.keys();
+        slots.filter(|(signer, ..)| *signer == own).count()
+    }
+
     fn double_signed(&self) -> usize {
         self.mesh.lock().unwrap().double_signed()
     }
