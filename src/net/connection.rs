@@ -175,7 +175,9 @@ fn spawn_keepalive(
     };
     let here = shared.clone();
     tasks.spawn(async move {
-        if let Err(error) = sender.run(welcome).await {
+        // With too many pings unanswered it writes nothing, and no write tells it of the end.
+        let sending = here.closed.run_until_cancelled(sender.run(welcome));
+        if let Some(Err(error)) = sending.await {
             here.write_failed(StreamKind::Keepalive, error).await;
         }
     });
