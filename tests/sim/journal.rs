@@ -1,5 +1,8 @@
 //! What happened in one run: a hash over every packet and event, the last events as text, and the
 //! invariants that were broken.
+//!
+//! The hash does not see the order of what happens at one and the same instant: tokio wakes the
+//! waiters of a watch channel in an order that it draws at random, and a stable tokio takes no seed.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,6 +23,9 @@ pub struct Journal {
 #[derive(Default)]
 struct State {
     trace: blake3::Hasher,
+    /// When the newest notes were taken, and those notes, which are not in the hash yet.
+    now: Duration,
+    notes: Vec<Vec<u8>>,
     packets: u64,
     lines: VecDeque<String>,
     violations: Vec<String>,
@@ -51,8 +57,10 @@ impl Journal {
             }
             note[at + 4..at + 6].copy_from_slice(&address.port().to_le_bytes());
         }
+        let at = self.elapsed();
+        tracing::trace!(?at, %from, %to, length, arrives, "packet");
         let mut state = self.state.lock().unwrap();
-        state.trace.update(&note);
+        state.note(at, note.to_vec());
         state.packets += 1;
     }
 
@@ -63,8 +71,9 @@ impl Journal {
             self.elapsed().as_secs_f64(),
             text.as_ref()
         );
+        tracing::debug!("{line}");
         let mut state = self.state.lock().unwrap();
-        state.trace.update(line.as_bytes());
+        state.note(self.elapsed(), line.as_bytes().to_vec());
         if state.lines.len() == LINES {
             state.lines.pop_front();
         }
@@ -84,7 +93,9 @@ impl Journal {
 
     /// The hash over everything so far.
     pub fn trace(&self) -> blake3::Hash {
-        self.state.lock().unwrap().trace.finalize()
+        let mut state = self.state.lock().unwrap();
+        state.hash_notes();
+        state.trace.finalize()
     }
 
     /// How many packets were sent.
@@ -96,5 +107,22 @@ impl Journal {
     pub fn last_events(&self) -> String {
         let state = self.state.lock().unwrap();
         Vec::from_iter(state.lines.iter().cloned()).join("\n")
+    }
+}
+
+impl State {
+    fn note(&mut self, at: Duration, note: Vec<u8>) {
+        if at > self.now {
+            self.hash_notes();
+            self.now = at;
+        }
+        self.notes.push(note);
+    }
+
+    fn hash_notes(&mut self) {
+        self.notes.sort_unstable();
+        for note in self.notes.drain(..) {
+            self.trace.update(&note);
+        }
     }
 }

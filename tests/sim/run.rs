@@ -9,6 +9,9 @@ use super::world::{Plan, World};
 /// The variable that replaces every scenario's seed.
 const SEED: &str = "SIM_SEED";
 
+/// The variable that shows the nodes' own logs, in the form of `tracing`'s filters.
+const LOG: &str = "SIM_LOG";
+
 /// What came of a run.
 pub struct Outcome {
     pub trace: blake3::Hash,
@@ -33,6 +36,10 @@ pub fn scenario(plan: Plan, seed: u64, story: impl AsyncFnOnce(&mut World)) {
 
 /// Runs a story with a seed, whatever becomes of the invariants.
 pub fn simulate(plan: Plan, seed: u64, story: impl AsyncFnOnce(&mut World)) -> Outcome {
+    let _log = std::env::var(LOG).ok().map(|filter| {
+        let log = tracing_subscriber::fmt().with_env_filter(filter);
+        tracing::subscriber::set_default(log.without_time().with_test_writer().finish())
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

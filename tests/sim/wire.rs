@@ -1,7 +1,8 @@
-//! An IP network in memory: every packet's fate and time of arrival come from one seeded generator,
-//! which draws the same numbers per packet whatever happens to it.
+//! An IP network in memory. Each direction of each link has a seeded generator of its own, which
+//! draws the same numbers per packet whatever happens to it: so what two pairs of nodes do at one
+//! instant may happen in either order.
 //!
-//! One heap ordered by (time, sequence) and one task that delivers. An inbox holds what its socket
+//! One heap ordered by (time, from, to, sequence) and one task that delivers. An inbox holds what its socket
 //! has not read, at most [`INBOX_PACKETS`]; more are lost, as in a kernel's buffer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,6 +19,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
+use timed::env::Entropy;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -72,18 +74,23 @@ pub struct Wire {
 }
 
 struct State {
-    random: ChaCha20Rng,
-    sequence: u64,
-    /// Ordered by (time, sequence).
-    flying: BTreeMap<(Instant, u64), Packet>,
+    entropy: Entropy,
+    /// Ordered by (time, from, to, sequence).
+    flying: BTreeMap<(Instant, SocketAddr, SocketAddr, u64), Packet>,
     inboxes: BTreeMap<SocketAddr, Arc<Mutex<Inbox>>>,
-    default_link: Link,
-    links: BTreeMap<(SocketAddr, SocketAddr), Link>,
-    /// When the newest ordered packet of a direction arrives.
-    newest: BTreeMap<(SocketAddr, SocketAddr), Instant>,
+    link: Link,
+    ways: BTreeMap<(SocketAddr, SocketAddr), Way>,
     cut: BTreeSet<(SocketAddr, SocketAddr)>,
     /// Hosts that hear only whom they have written to, and when they last did.
     firewalls: BTreeMap<SocketAddr, BTreeMap<SocketAddr, Instant>>,
+}
+
+/// One direction of a link.
+struct Way {
+    random: ChaCha20Rng,
+    sequence: u64,
+    /// When the newest packet that is in order arrives.
+    newest: Instant,
 }
 
 struct Packet {
@@ -100,29 +107,22 @@ struct Inbox {
 
 impl Wire {
     /// A network whose links are all alike, with its delivery task.
-    pub fn start(journal: Arc<Journal>, random: ChaCha20Rng, link: Link) -> Arc<Self> {
+    pub fn start(journal: Arc<Journal>, entropy: Entropy, link: Link) -> Arc<Self> {
         let wire = Arc::new(Self {
             journal,
             sent: Notify::new(),
             state: Mutex::new(State {
-                random,
-                sequence: 0,
+                entropy,
                 flying: BTreeMap::new(),
                 inboxes: BTreeMap::new(),
-                default_link: link,
-                links: BTreeMap::new(),
-                newest: BTreeMap::new(),
+                link,
+                ways: BTreeMap::new(),
                 cut: BTreeSet::new(),
                 firewalls: BTreeMap::new(),
             }),
         });
         tokio::spawn(wire.clone().deliver());
         wire
-    }
-
-    /// From now on one direction of a link is like this.
-    pub fn set_link(&self, from: SocketAddr, to: SocketAddr, link: Link) {
-        self.state().links.insert((from, to), link);
     }
 
     /// From now on nothing sent from one reaches the other.
@@ -166,9 +166,8 @@ impl Wire {
         let (from, to, length) = (packet.from, packet.to, packet.bytes.len());
         let arrivals = state.arrivals(from, to);
         self.journal.packet(from, to, length, arrivals[0].is_some());
-        for at in arrivals.into_iter().flatten() {
-            state.sequence += 1;
-            let key = (at, state.sequence);
+        for (at, sequence) in arrivals.into_iter().flatten() {
+            let key = (at, from, to, sequence);
             let bytes = packet.bytes.clone();
             state.flying.insert(key, Packet { from, to, bytes });
         }
@@ -182,7 +181,7 @@ impl Wire {
             match next {
                 None => self.sent.notified().await,
                 // A packet sent meanwhile may be due earlier, over a shorter link.
-                Some((at, _)) if at > Instant::now() => tokio::select! {
+                Some((at, ..)) if at > Instant::now() => tokio::select! {
                     biased;
                     () = self.sent.notified() => {}
                     () = sleep_until(at) => {}
@@ -213,29 +212,34 @@ impl Wire {
 }
 
 impl State {
-    /// When a packet arrives, and when its duplicate does.
-    fn arrivals(&mut self, from: SocketAddr, to: SocketAddr) -> [Option<Instant>; 2] {
-        let way = (from, to);
-        let link = *self.links.get(&way).unwrap_or(&self.default_link);
+    /// When a packet arrives, and when its duplicate does, each with its number on this way.
+    fn arrivals(&mut self, from: SocketAddr, to: SocketAddr) -> [Option<(Instant, u64)>; 2] {
+        let (link, now) = (self.link, Instant::now());
+        let entropy = &self.entropy;
+        let way = self.ways.entry((from, to)).or_insert_with(|| Way {
+            random: entropy.rng(&format!("way from {from} to {to}")),
+            sequence: 0,
+            newest: now,
+        });
         let [lost, doubled, late]: [u32; 3] =
-            std::array::from_fn(|_| self.random.random_range(0..10_000));
-        let [jitter, lateness]: [f64; 2] = std::array::from_fn(|_| self.random.random());
-        let now = Instant::now();
+            std::array::from_fn(|_| way.random.random_range(0..10_000));
+        let [jitter, lateness]: [f64; 2] = std::array::from_fn(|_| way.random.random());
+        way.sequence += 2;
         if let Some(heard) = self.firewalls.get_mut(&from) {
             heard.insert(to, now);
         }
-        if lost < link.loss || self.cut.contains(&way) {
+        if lost < link.loss || self.cut.contains(&(from, to)) {
             return [None, None];
         }
         let mut at = now + link.delay + link.jitter.mul_f64(jitter);
         if late < link.reordering {
             at += link.reordering_delay.mul_f64(lateness);
         } else {
-            let newest = self.newest.entry(way).or_insert(at);
-            at = at.max(*newest);
-            *newest = at;
+            at = at.max(way.newest);
+            way.newest = at;
         }
-        [Some(at), (doubled < link.duplication).then_some(at)]
+        let again = (doubled < link.duplication).then_some((at, way.sequence + 1));
+        [Some((at, way.sequence)), again]
     }
 
     fn firewall_passes(&self, from: SocketAddr, to: SocketAddr) -> bool {

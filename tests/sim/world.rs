@@ -126,7 +126,7 @@ impl World {
         let nodes = 0..plan.masternodes;
         let addresses = nodes.clone().map(|node| PeerIp::from(address(node)));
         Self {
-            wire: Wire::start(journal.clone(), entropy.rng("wire"), plan.link),
+            wire: Wire::start(journal.clone(), entropy.clone(), plan.link),
             checker: Arc::new(Checker::new(journal.clone(), addresses)),
             journal,
             random: entropy.rng("world"),

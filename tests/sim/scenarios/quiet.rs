@@ -15,7 +15,7 @@ fn a_quiet_day_has_no_disconnect() {
     let plan = Plan {
         slot: 600 * SECOND,
         link: Link::INTERNET,
-        ..Plan::new(4)
+        ..Plan::new(3)
     };
     scenario(plan, 1, async |world: &mut World| {
         world.start_all().await;
