@@ -422,6 +422,17 @@ impl World {
         None
     }
 
+    /// Consensus, which hears of peers through the network, misses just those that do not run.
+    fn whom_consensus_misses(&self) -> Option<String> {
+        let running = self.on_chain();
+        let missing = |node: &usize| {
+            let missing = self.consensus(*node).missing;
+            let wrong = missing.len() != self.machines.len() - running.len();
+            wrong.then(|| format!("{} misses {missing:?}", name(*node)))
+        };
+        running.iter().find_map(missing)
+    }
+
     fn belong_together(&self, a: usize, b: usize) -> bool {
         let (one, other) = (&self.machines[a], &self.machines[b]);
         let run = one.running.is_some() && other.running.is_some();
@@ -467,6 +478,9 @@ impl World {
     /// What must hold at the end of every scenario.
     pub async fn finish(&mut self) {
         self.transactions_final_within(Duration::from_secs(60))
+            .await;
+        let limit = Duration::from_secs(30);
+        self.within(limit, "heard by consensus", Self::whom_consensus_misses)
             .await;
         for node in self.on_chain() {
             let evidence = self.consensus(node).evidence;
