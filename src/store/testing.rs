@@ -151,8 +151,9 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
         state.spend()?;
-        state.unsynced.clear();
-        state.synced = state.current.clone();
+        for change in std::mem::take(&mut state.unsynced) {
+            change.apply(&mut state.synced, usize::MAX);
+        }
         Ok(())
     }
 

@@ -1,0 +1,16 @@
+//! A deterministic simulation of complete nodes: a network in memory, virtual time, disks that lose
+//! unsynced writes, everything drawn from one seed. See `docs/simulation.md`.
+//!
+//! - `wire`, `disk`, `world`: the network, the disks, the nodes and the faults;
+//! - `journal`, `check`, `run`: the trace, the invariants, and how a scenario is run and repeated;
+//! - `scenarios`: one short story per test.
+
+#![expect(clippy::unwrap_used, reason = "this is a test, helpers included")]
+
+mod check;
+mod disk;
+mod journal;
+mod run;
+mod scenarios;
+mod wire;
+mod world;

@@ -1,0 +1,71 @@
+//! Nodes stop, crash and come back.
+
+use std::time::Duration;
+
+use crate::run::scenario;
+use crate::wire::Link;
+use crate::world::{Plan, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// All machines lose power at the same moment.
+#[test]
+fn all_crash_at_once_and_go_on() {
+    scenario(Plan::new(5), 1, async |world: &mut World| {
+        world.start_all().await;
+        world.connected_within(20 * SECOND).await;
+        world.run(30 * SECOND).await;
+        world.pay(2).await;
+        world.transactions_final_within(10 * SECOND).await;
+        for node in world.all() {
+            world.crash(node);
+        }
+        world.run(30 * SECOND).await;
+        world.start_all().await;
+        world.connected_within(90 * SECOND).await;
+        let before = world.height(0);
+        world.pay(4).await;
+        world.run(60 * SECOND).await;
+        assert!(world.height(0).0 >= before.0 + 10, "{}", world.height(0));
+        world.level_within(10 * SECOND).await;
+    });
+}
+
+/// One node after the other is stopped in order and started again; the chain never stops.
+#[test]
+fn a_rolling_restart_does_not_stop_the_chain() {
+    let plan = Plan {
+        link: Link::INTERNET,
+        ..Plan::new(5)
+    };
+    scenario(plan, 1, async |world: &mut World| {
+        world.start_all().await;
+        world.connected_within(20 * SECOND).await;
+        for node in world.all() {
+            let other = (node + 1) % 5;
+            let before = world.height(other);
+            world.stop(node).await;
+            world.run(20 * SECOND).await;
+            assert!(world.height(other) > before, "the chain stopped");
+            world.start(node).await;
+            world.connected_within(30 * SECOND).await;
+            world.level_within(30 * SECOND).await;
+            world.pay(node).await;
+        }
+    });
+}
+
+/// A node whose disk is full ends with that reason; the others go on without it.
+#[test]
+fn a_full_disk_ends_its_node_only() {
+    scenario(Plan::new(4), 1, async |world: &mut World| {
+        world.start_all().await;
+        world.connected_within(20 * SECOND).await;
+        world.run(30 * SECOND).await;
+        let before = world.height(0);
+        let why = world.disk_fails(3, 30 * SECOND).await.to_string();
+        assert!(why.contains("disk") || why.contains("space"), "{why}");
+        world.run(60 * SECOND).await;
+        assert!(world.height(0).0 >= before.0 + 8, "{}", world.height(0));
+    });
+}
