@@ -129,7 +129,9 @@ mod restart {
     /// Connects from outside to node 1, replaces its process by one of node `after`, goes on
     /// sending, and returns how that ends.
     fn end_after_restart(after: u8, idle_timeout: Duration) -> CloseCode {
-        let Process { runtime, endpoint } = Process::start(1, 1, "127.0.0.1:0".parse().unwrap());
+        // An address of its own, or another test may take the port between the two processes.
+        let address = SocketAddr::from(([127, 0, 61, after], 0));
+        let Process { runtime, endpoint } = Process::start(1, 1, address);
         let address = endpoint.local_addr().unwrap();
         let accepting = endpoint.clone();
         let accepted =
