@@ -163,7 +163,7 @@ fn a_masternode_alone_runs_pays_and_stops() {
     assert!(status["chain"]["blocks"].as_u64() >= sent["height"].as_u64());
     assert_eq!(status["consensus"]["evidence"], 0);
     let text = place.must("status --data-dir a").stdout;
-    assert!(text.contains("quorum: power 1 of 1"), "{text}");
+    assert!(text.contains("quorum    power 1 of 1"), "{text}");
     assert!(text.contains("signing   yes"), "{text}");
     let peers = place.must("peers --data-dir a").stdout;
     assert!(peers.starts_with("no peer is connected"), "{peers}");
