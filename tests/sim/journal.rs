@@ -5,11 +5,13 @@
 //! waiters of a watch channel in an order that it draws at random, and a stable tokio takes no seed.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::wire::Sent;
 
 /// Events kept as text for a failure's report.
 const LINES: usize = 60;
@@ -44,21 +46,20 @@ impl Journal {
         self.started.elapsed()
     }
 
-    /// A packet that was sent, and whether it will arrive. Its bytes are not part of the trace: TLS
-    /// draws its own randomness.
-    pub fn packet(&self, from: SocketAddr, to: SocketAddr, length: usize, arrives: bool) {
-        let mut note = [0; 40];
-        note[..8].copy_from_slice(&(self.elapsed().as_nanos() as u64).to_le_bytes());
-        note[8..16].copy_from_slice(&(length as u64).to_le_bytes());
-        note[16] = u8::from(arrives);
-        for (at, address) in [(17, from), (28, to)] {
-            if let std::net::IpAddr::V4(ip) = address.ip() {
-                note[at..at + 4].copy_from_slice(&ip.octets());
-            }
-            note[at + 4..at + 6].copy_from_slice(&address.port().to_le_bytes());
-        }
+    /// A packet that was sent. Its bytes are not part of the trace: TLS draws its own randomness.
+    pub fn packet(&self, sent: Sent) {
         let at = self.elapsed();
-        tracing::trace!(?at, %from, %to, length, arrives, "packet");
+        let mut note = [0; 40];
+        note[..8].copy_from_slice(&(at.as_nanos() as u64).to_le_bytes());
+        note[8..16].copy_from_slice(&(sent.bytes as u64).to_le_bytes());
+        note[16] = u8::from(sent.arrives);
+        for (start, address) in [(17, sent.from), (28, sent.to)] {
+            if let IpAddr::V4(ip) = address.ip() {
+                note[start..start + 4].copy_from_slice(&ip.octets());
+            }
+            note[start + 4..start + 6].copy_from_slice(&address.port().to_le_bytes());
+        }
+        tracing::trace!(?at, ?sent, "packet");
         let mut state = self.state.lock().unwrap();
         state.note(at, note.to_vec());
         state.packets += 1;

@@ -18,12 +18,16 @@ pub struct Outcome {
     pub violations: Vec<String>,
 }
 
-/// Runs a scenario with its seed, or the one in `SIM_SEED`; panics when an invariant is broken.
-pub fn scenario(plan: Plan, seed: u64, story: impl AsyncFnOnce(&mut World)) {
-    let seed = match std::env::var(SEED) {
+/// The seed of every scenario in the suite: 1, or what `SIM_SEED` says.
+pub fn seed() -> u64 {
+    match std::env::var(SEED) {
         Ok(text) => text.parse().expect("SIM_SEED is a number"),
-        Err(_) => seed,
-    };
+        Err(_) => 1,
+    }
+}
+
+/// Runs a scenario; panics when an invariant is broken.
+pub fn scenario(plan: Plan, seed: u64, story: impl AsyncFnOnce(&mut World)) {
     let outcome = simulate(plan, seed, async |world| {
         story(world).await;
         world.finish().await;

@@ -346,7 +346,7 @@ async fn the_other_pin_of_a_masternode_takes_its_slot() {
 #[tokio::test(start_paused = true)]
 async fn a_configured_peer_needs_no_slot_for_strangers() {
     let plan = Plan::new(1, 2);
-    let wire = sim::Wire::new();
+    let wire = sim::clean_wire();
     let mut config = plan.config(1);
     config.max_unpinned = 1;
     config.configured_peers = vec![plan.address(3)];

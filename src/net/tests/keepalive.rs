@@ -32,7 +32,7 @@ async fn pongs_come_on_outbound_and_on_inbound_connections() {
 async fn nothing_cycles_after_90_seconds_or_in_an_hour() {
     let mut plan = Plan::new(2, 0);
     plan.timing = NetTiming::RECOMMENDED;
-    let wire = sim::Wire::new();
+    let wire = sim::clean_wire();
     let (low, high) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
     low.connected_to(&[high.ip]).await;
     high.connected_to(&[low.ip]).await;
@@ -54,11 +54,11 @@ async fn nothing_cycles_after_90_seconds_or_in_an_hour() {
 async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() {
     let mut plan = Plan::new(2, 0);
     plan.timing = NetTiming::RECOMMENDED;
-    let wire = sim::Wire::new();
+    let wire = sim::clean_wire();
     let (low, high) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
     low.connected_to(&[high.ip]).await;
     high.connected_to(&[low.ip]).await;
-    wire.isolate([plan.address(1)]);
+    wire.part(&[plan.address(1)], &[plan.address(2)]);
     high.until("disconnected", |peers| peers.is_empty()).await;
     let known = &high.net.known_peers()[0];
     assert!(
@@ -71,7 +71,7 @@ async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() 
         high.net.known_peers()[0].failures >= 5,
         "it goes on dialing"
     );
-    wire.isolate([]);
+    wire.heal();
     high.connected_to(&[low.ip]).await;
     assert_eq!(high.info(low.ip).reconnects, 1);
     assert_eq!(low.connected_to(&[high.ip]).await[0].reconnects, 1);
@@ -83,7 +83,7 @@ async fn a_dead_path_ends_the_connection_after_the_idle_timeout_with_a_reason() 
 async fn consensus_hears_at_once_of_a_dead_path_and_of_the_next_connection() {
     let mut plan = Plan::new(2, 0);
     plan.timing = NetTiming::RECOMMENDED;
-    let wire = sim::Wire::new();
+    let wire = sim::clean_wire();
     let (low, mut high) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
     let mut next = async || loop {
         let received = tokio::time::timeout(Duration::from_secs(1), high.consensus.recv()).await;
@@ -95,10 +95,10 @@ async fn consensus_hears_at_once_of_a_dead_path_and_of_the_next_connection() {
         }
     };
     for _ in 0..2 {
-        wire.isolate([]);
+        wire.heal();
         low.connected_to(&[plan.ip(2)]).await;
         assert_eq!(next().await, "connected");
-        wire.isolate([plan.address(1)]);
+        wire.part(&[plan.address(1)], &[plan.address(2)]);
         let known = || high.net.known_peers().remove(0).connected;
         while known() {
             tokio::time::sleep(Duration::from_millis(5)).await;

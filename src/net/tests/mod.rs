@@ -26,6 +26,8 @@ mod raw;
 mod refusals;
 mod sim;
 mod streams;
+#[allow(dead_code, reason = "the simulation of whole nodes uses more of it")]
+mod wire;
 
 /// Long enough for any step on a busy machine; no test waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -185,11 +185,11 @@ async fn a_flood_of_half_open_handshakes_is_bounded_and_others_still_get_in() {
 async fn an_arrival_that_never_answers_is_no_refusal() {
     let mut plan = Plan::new(1, 1);
     plan.timing.handshake_timeout = Duration::from_secs(5);
-    let wire = sim::Wire::new();
+    let wire = sim::clean_wire();
     let (node, full) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
     tokio::time::sleep(Duration::from_millis(5)).await;
     // The first packet is on its way; every answer to it is lost.
-    wire.isolate([plan.address(2)]);
+    wire.part(&[plan.address(1)], &[plan.address(2)]);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(node.net.peers().is_empty());
     assert_eq!(node.net.refused(), []);

@@ -5,10 +5,15 @@ use std::time::Duration;
 use crate::run::scenario;
 use crate::world::{Plan, World};
 
+scenarios! {
+    a_clock_that_is_slow_stops_nobody,
+    a_clock_that_is_fast_stops_nobody,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
-fn with_one_clock_off(ms: i64) {
-    scenario(Plan::new(4), 1, async |world: &mut World| {
+fn with_one_clock_off(seed: u64, ms: i64) {
+    scenario(Plan::new(4), seed, async |world: &mut World| {
         world.skew(2, ms);
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
@@ -24,12 +29,10 @@ fn with_one_clock_off(ms: i64) {
     });
 }
 
-#[test]
-fn a_clock_that_is_slow_stops_nobody() {
-    with_one_clock_off(-30_000);
+fn a_clock_that_is_slow_stops_nobody(seed: u64) {
+    with_one_clock_off(seed, -30_000);
 }
 
-#[test]
-fn a_clock_that_is_fast_stops_nobody() {
-    with_one_clock_off(30_000);
+fn a_clock_that_is_fast_stops_nobody(seed: u64) {
+    with_one_clock_off(seed, 30_000);
 }

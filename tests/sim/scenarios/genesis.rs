@@ -7,12 +7,15 @@ use timed::wire::CloseCode;
 use crate::run::scenario;
 use crate::world::{Plan, TRUE_CHAIN, World};
 
+scenarios! {
+    a_node_of_another_chain_is_refused_until_it_has_the_right_genesis,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// It is refused by its genesis and disturbs nobody; with the right file it is one of them.
-#[test]
-fn a_node_of_another_chain_is_refused_until_it_has_the_right_genesis() {
-    scenario(Plan::new(5), 1, async |world: &mut World| {
+fn a_node_of_another_chain_is_refused_until_it_has_the_right_genesis(seed: u64) {
+    scenario(Plan::new(5), seed, async |world: &mut World| {
         world.install(4, "another");
         world.start_all().await;
         world.connected_within(20 * SECOND).await;

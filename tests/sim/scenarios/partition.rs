@@ -7,6 +7,13 @@ use timed::types::Round;
 use crate::run::scenario;
 use crate::world::{Plan, World};
 
+scenarios! {
+    halves_halt_and_go_on_together,
+    the_larger_part_goes_on_and_the_smaller_catches_up,
+    a_cut_between_two_costs_no_round,
+    a_one_way_cut_ends_and_heals,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// How long every pair may take to be connected again, after a partition of any length.
@@ -16,9 +23,8 @@ const RECONNECTED: Duration = Duration::from_secs(90);
 const LEVEL: Duration = Duration::from_secs(30);
 
 /// Neither half has a quorum: nobody goes on, and all go on together afterwards.
-#[test]
-fn halves_halt_and_go_on_together() {
-    scenario(Plan::new(4), 1, async |world: &mut World| {
+fn halves_halt_and_go_on_together(seed: u64) {
+    scenario(Plan::new(4), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(30 * SECOND).await;
@@ -42,9 +48,8 @@ fn halves_halt_and_go_on_together() {
 }
 
 /// Seven of ten go on; the other three catch up.
-#[test]
-fn the_larger_part_goes_on_and_the_smaller_catches_up() {
-    scenario(Plan::new(10), 1, async |world: &mut World| {
+fn the_larger_part_goes_on_and_the_smaller_catches_up(seed: u64) {
+    scenario(Plan::new(10), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(30 * SECOND).await;
@@ -62,9 +67,8 @@ fn the_larger_part_goes_on_and_the_smaller_catches_up() {
 }
 
 /// Two masternodes that do not hear each other, but both hear the rest, cost no round.
-#[test]
-fn a_cut_between_two_costs_no_round() {
-    scenario(Plan::new(4), 1, async |world: &mut World| {
+fn a_cut_between_two_costs_no_round(seed: u64) {
+    scenario(Plan::new(4), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(60 * SECOND).await;
@@ -84,9 +88,8 @@ fn a_cut_between_two_costs_no_round() {
 }
 
 /// One direction alone is cut: the pair disconnects cleanly, and comes back.
-#[test]
-fn a_one_way_cut_ends_and_heals() {
-    scenario(Plan::new(4), 1, async |world: &mut World| {
+fn a_one_way_cut_ends_and_heals(seed: u64) {
+    scenario(Plan::new(4), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(30 * SECOND).await;

@@ -6,18 +6,21 @@ use crate::run::scenario;
 use crate::wire::Link;
 use crate::world::{Plan, World};
 
+scenarios! {
+    a_quiet_day_has_no_disconnect,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// 0.5 % of all packets are lost, some are doubled or late, and nobody ever disconnects.
-#[test]
-fn a_quiet_day_has_no_disconnect() {
+fn a_quiet_day_has_no_disconnect(seed: u64) {
     let plan = Plan {
         slot: 600 * SECOND,
         link: Link::INTERNET,
         ..Plan::new(3)
     };
-    scenario(plan, 1, async |world: &mut World| {
+    scenario(plan, seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(24 * HOUR).await;

@@ -6,12 +6,17 @@ use crate::run::scenario;
 use crate::wire::Link;
 use crate::world::{Plan, World};
 
+scenarios! {
+    all_crash_at_once_and_go_on,
+    a_rolling_restart_does_not_stop_the_chain,
+    a_full_disk_ends_its_node_only,
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// All machines lose power at the same moment.
-#[test]
-fn all_crash_at_once_and_go_on() {
-    scenario(Plan::new(5), 1, async |world: &mut World| {
+fn all_crash_at_once_and_go_on(seed: u64) {
+    scenario(Plan::new(5), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(30 * SECOND).await;
@@ -32,13 +37,12 @@ fn all_crash_at_once_and_go_on() {
 }
 
 /// One node after the other is stopped in order and started again; the chain never stops.
-#[test]
-fn a_rolling_restart_does_not_stop_the_chain() {
+fn a_rolling_restart_does_not_stop_the_chain(seed: u64) {
     let plan = Plan {
         link: Link::INTERNET,
         ..Plan::new(5)
     };
-    scenario(plan, 1, async |world: &mut World| {
+    scenario(plan, seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         // A node that has never signed cannot be told from one that lost its state, and would wait
@@ -59,9 +63,8 @@ fn a_rolling_restart_does_not_stop_the_chain() {
 }
 
 /// A node whose disk is full ends with that reason; the others go on without it.
-#[test]
-fn a_full_disk_ends_its_node_only() {
-    scenario(Plan::new(4), 1, async |world: &mut World| {
+fn a_full_disk_ends_its_node_only(seed: u64) {
+    scenario(Plan::new(4), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
         world.run(30 * SECOND).await;

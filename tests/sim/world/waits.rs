@@ -1,0 +1,173 @@
+//! Letting time pass, awaiting a state of the world, and what must hold at the end.
+
+use tokio::time::{Instant, sleep};
+
+use super::faults::joined;
+use super::*;
+
+/// How often the state of the world is looked at while it runs.
+const STEP: Duration = Duration::from_secs(5);
+
+/// How often it is looked at while something is awaited.
+const LOOK: Duration = Duration::from_millis(250);
+
+impl World {
+    /// Lets virtual time pass, and looks at every node meanwhile.
+    pub async fn run(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            sleep(STEP.min(end - Instant::now())).await;
+            self.look().await;
+        }
+    }
+
+    /// Waits until all running nodes that a cut does not part are connected, both ends agreeing,
+    /// and nobody else is. Returns how long that took.
+    pub async fn connected_within(&mut self, limit: Duration) -> Duration {
+        self.within(limit, "connected", Self::what_is_not_connected)
+            .await
+    }
+
+    /// Waits until all running nodes of the chain have one tip.
+    pub async fn level_within(&mut self, limit: Duration) -> Duration {
+        self.within(limit, "level", Self::what_is_not_level).await
+    }
+
+    /// Waits until every submitted transaction is final on all running nodes of the chain.
+    pub async fn transactions_final_within(&mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        for txid in self.submitted.clone() {
+            for node in self.on_chain() {
+                while self
+                    .node(node)
+                    .chain()
+                    .find_transaction(txid)
+                    .await
+                    .unwrap()
+                    .is_none()
+                {
+                    let node = name(node);
+                    assert!(
+                        Instant::now() < end,
+                        "{txid} is not final on {node} within {limit:?}"
+                    );
+                    sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    async fn within(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        missing: impl Fn(&Self) -> Option<String>,
+    ) -> Duration {
+        let began = Instant::now();
+        while let Some(missing) = missing(self) {
+            let waited = began.elapsed();
+            assert!(waited < limit, "not {what} within {limit:?}: {missing}");
+            sleep(LOOK).await;
+        }
+        self.look().await;
+        self.journal
+            .event(format!("{what} after {:?}", began.elapsed()));
+        began.elapsed()
+    }
+
+    fn what_is_not_connected(&self) -> Option<String> {
+        for a in self.all() {
+            for b in self.all().into_iter().filter(|b| *b > a) {
+                let ends = (self.checker.held(a, b), self.checker.held(b, a));
+                let right = match ends {
+                    (Some(a_end), Some(b_end)) if self.belong_together(a, b) => {
+                        a_end.direction != b_end.direction
+                    }
+                    (None, None) => !self.belong_together(a, b),
+                    _ => false,
+                };
+                if !right {
+                    return Some(format!("{} - {}: {ends:?}", name(a), name(b)));
+                }
+            }
+        }
+        None
+    }
+
+    /// Consensus, which hears of peers through the network, misses just those that do not run.
+    fn whom_consensus_misses(&self) -> Option<String> {
+        let running = self.on_chain();
+        let missing = |node: &usize| {
+            let missing = self.consensus(*node).missing;
+            let wrong = missing.len() != self.machines.len() - running.len();
+            wrong.then(|| format!("{} misses {missing:?}", name(*node)))
+        };
+        running.iter().find_map(missing)
+    }
+
+    fn belong_together(&self, a: usize, b: usize) -> bool {
+        let (one, other) = (&self.machines[a], &self.machines[b]);
+        let run = one.running.is_some() && other.running.is_some();
+        run && one.genesis == other.genesis && joined(&self.wire, a, b)
+    }
+
+    fn what_is_not_level(&self) -> Option<String> {
+        let tips: Vec<_> = (self.on_chain().into_iter())
+            .map(|node| self.node(node).chain().tip())
+            .collect();
+        let level = tips.windows(2).all(|two| two[0] == two[1]);
+        let heights = tips.iter().map(|tip| tip.height.0).collect::<Vec<_>>();
+        (!level).then(|| format!("heights {heights:?}"))
+    }
+
+    /// The running nodes of the true chain.
+    fn on_chain(&self) -> Vec<usize> {
+        let on_chain = |node: &usize| {
+            let machine = &self.machines[*node];
+            machine.running.is_some() && machine.genesis == self.genesis
+        };
+        self.all().into_iter().filter(on_chain).collect()
+    }
+
+    /// A running node is healthy, and its registry says what was observed.
+    async fn look(&mut self) {
+        self.checker.look_for_one_sided();
+        for (node, machine) in self.machines.iter_mut().enumerate() {
+            let Some(running) = &mut machine.running else {
+                continue;
+            };
+            let ended = tokio::select! {
+                biased;
+                ended = running.node.wait() => Some(ended),
+                () = std::future::ready(()) => None,
+            };
+            if let Some(ended) = ended {
+                panic!("{} ended: {ended:?}", name(node));
+            }
+        }
+    }
+
+    /// What must hold at the end of every scenario.
+    pub async fn finish(&mut self) {
+        self.transactions_final_within(Duration::from_secs(60))
+            .await;
+        let limit = Duration::from_secs(30);
+        self.within(limit, "heard by consensus", Self::whom_consensus_misses)
+            .await;
+        for node in self.on_chain() {
+            let evidence = self.consensus(node).evidence;
+            if evidence > 0 {
+                let text = format!("{} saw {evidence} double signatures", name(node));
+                self.journal.violation(text);
+            }
+            let (shown, held) = (
+                self.node(node).net().peers().len(),
+                self.checker.peers(node),
+            );
+            if shown != held {
+                let text = format!("{} shows {shown} peers and has {held}", name(node));
+                self.journal.violation(text);
+            }
+        }
+    }
+}
