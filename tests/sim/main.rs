@@ -3,6 +3,7 @@
 //!
 //! - `wire`, `disk`, `world`: the network, the disks, the nodes and the faults;
 //! - `journal`, `check`, `run`: the trace, the invariants, and how a scenario is run and repeated;
+//! - `puppet`: masternodes that do not keep the rules;
 //! - `scenarios`: one short story per test.
 
 #![expect(clippy::unwrap_used, reason = "this is a test, helpers included")]
@@ -10,6 +11,7 @@
 mod check;
 mod disk;
 mod journal;
+mod puppet;
 mod run;
 mod scenarios;
 mod wire;

@@ -34,6 +34,7 @@ macro_rules! scenarios {
     };
 }
 
+pub mod byzantine;
 mod clocks;
 mod genesis;
 mod partition;

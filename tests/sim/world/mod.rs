@@ -4,8 +4,10 @@
 
 mod faults;
 mod keys;
+mod puppets;
 mod waits;
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use self::keys::{consensus_key, genesis, identity, record, wallet};
 use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
+use super::puppet::Puppet;
 use super::wire::{Link, Sent, Socket, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
@@ -73,6 +76,8 @@ pub struct World {
     genesis: Arc<Genesis>,
     records: Vec<MasternodeRecord>,
     machines: Vec<Machine>,
+    /// The masternodes that do not keep the rules.
+    puppets: BTreeMap<usize, Puppet>,
     submitted: Vec<TxId>,
     spent: usize,
 }
@@ -134,6 +139,7 @@ impl World {
             entropy,
             records: nodes.clone().map(record).collect(),
             machines: nodes.map(machine).collect(),
+            puppets: BTreeMap::new(),
             genesis,
             submitted: Vec::new(),
             spent: 0,
@@ -172,6 +178,25 @@ impl World {
 
     /// Starts a node with what its machine holds.
     pub async fn start(&mut self, node: usize) {
+        let (files, environment, socket) = self.outfit(node);
+        let started = Node::start(files, environment).await;
+        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
+        let checker = self.checker.clone();
+        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
+        self.machines[node].running = Some(Running {
+            node: running,
+            socket,
+            observer: tokio::spawn(observing),
+        });
+        let machines = &self.machines;
+        self.checker.faults_end(|a, b| {
+            let both_run = machines[a].running.is_some() && machines[b].running.is_some();
+            both_run && joined(&self.wire, a, b)
+        });
+    }
+
+    /// What a node starts with: what its machine holds, and a socket at its address.
+    fn outfit(&mut self, node: usize) -> (NodeFiles, NodeEnvironment, Arc<Socket>) {
         let machine = &mut self.machines[node];
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
@@ -204,24 +229,11 @@ impl World {
             consensus_key: Some(consensus_key(node)),
             lock: None,
         };
-        let started = Node::start(files, environment).await;
-        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
-        let checker = self.checker.clone();
-        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
-        machine.running = Some(Running {
-            node: running,
-            socket,
-            observer: tokio::spawn(observing),
-        });
-        let machines = &self.machines;
-        self.checker.faults_end(|a, b| {
-            let both_run = machines[a].running.is_some() && machines[b].running.is_some();
-            both_run && joined(&self.wire, a, b)
-        });
+        (files, environment, socket)
     }
 
     pub async fn start_all(&mut self) {
-        for node in self.all() {
+        for node in self.honest() {
             self.start(node).await;
         }
     }
