@@ -35,9 +35,28 @@ macro_rules! scenarios {
 }
 
 mod clocks;
+mod crashes;
 mod genesis;
 mod partition;
 mod quiet;
+mod random;
 mod reach;
 mod restart;
 mod trace;
+
+/// Every story.
+#[allow(dead_code, reason = "for a campaign")]
+pub fn all() -> Vec<Scenario> {
+    let files = [
+        clocks::ALL,
+        crashes::ALL,
+        crashes::MATRIX,
+        genesis::ALL,
+        partition::ALL,
+        quiet::ALL,
+        random::ALL,
+        reach::ALL,
+        restart::ALL,
+    ];
+    files.concat()
+}

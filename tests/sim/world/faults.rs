@@ -38,9 +38,37 @@ impl World {
     pub fn heal(&mut self) {
         self.journal.event("all cuts end");
         self.wire.heal();
-        let machines = &self.machines;
-        let runs = |node: usize| machines[node].running.is_some();
-        self.checker.faults_end(|a, b| runs(a) && runs(b));
+        self.note_ended_faults();
+    }
+
+    /// From now on a node's links to all others are like this, so bad that connections may end.
+    pub fn bad_links(&mut self, node: usize, link: Link) {
+        self.journal.event(format!("{} has {link:?}", name(node)));
+        for other in self.all().into_iter().filter(|other| *other != node) {
+            self.wire.set_link(address(node), address(other), link);
+            self.wire.set_link(address(other), address(node), link);
+            self.bad.insert((node.min(other), node.max(other)));
+            self.checker.fault_begins(node, other);
+        }
+    }
+
+    /// All links are as they were at first.
+    pub fn good_links(&mut self) {
+        self.journal.event("all links are good");
+        for (a, b) in std::mem::take(&mut self.bad) {
+            self.wire.set_link(address(a), address(b), self.link);
+            self.wire.set_link(address(b), address(a), self.link);
+        }
+        self.note_ended_faults();
+    }
+
+    /// The faults between two nodes that run and reach each other over good links are over.
+    pub(super) fn note_ended_faults(&self) {
+        let runs = |node: usize| self.machines[node].running.is_some();
+        self.checker.faults_end(|a, b| {
+            let good = !self.bad.contains(&(a.min(b), a.max(b)));
+            good && runs(a) && runs(b) && joined(&self.wire, a, b)
+        });
     }
 
     /// From now on a node hears only whom it has written to.

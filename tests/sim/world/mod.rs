@@ -4,8 +4,10 @@
 
 mod faults;
 mod keys;
+mod power;
 mod waits;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,13 +32,13 @@ use timed::types::{
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use self::faults::joined;
 pub use self::keys::{TRUE_CHAIN, address};
 use self::keys::{consensus_key, genesis, identity, record, wallet};
 use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
-use super::wire::{Link, Sent, Socket, Wire};
+use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
+use super::wire::{Link, Sent, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
 const BEGIN_MS: u64 = 1_795_000_000_000;
@@ -45,10 +47,12 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 const ALLOCATIONS: usize = 64;
 
 /// What a world is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
-    /// Masternodes of power 1. The first has the lowest address.
+    /// The first has the lowest address.
     pub masternodes: usize,
+    /// Their voting powers; 1 where none is given.
+    pub powers: Vec<u64>,
     pub slot: Duration,
     pub link: Link,
 }
@@ -57,6 +61,7 @@ impl Plan {
     pub fn new(masternodes: usize) -> Self {
         Self {
             masternodes,
+            powers: Vec::new(),
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
         }
@@ -73,8 +78,11 @@ pub struct World {
     genesis: Arc<Genesis>,
     records: Vec<MasternodeRecord>,
     machines: Vec<Machine>,
-    submitted: Vec<TxId>,
+    submitted: Vec<Submitted>,
     spent: usize,
+    link: Link,
+    /// Pairs whose links are worse than that.
+    bad: BTreeSet<(usize, usize)>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -85,12 +93,22 @@ struct Machine {
     skew_ms: Arc<AtomicI64>,
     genesis: Arc<Genesis>,
     starts: u64,
+    unsafe_sign: bool,
     running: Option<Running>,
+}
+
+/// A transaction that was submitted. Its node answers for it while it stays up, and all do once
+/// it has been final.
+struct Submitted {
+    txid: TxId,
+    node: usize,
+    start: u64,
+    was_final: bool,
 }
 
 struct Running {
     node: Node,
-    socket: Arc<Socket>,
+    power: Power,
     observer: JoinHandle<()>,
 }
 
@@ -120,6 +138,7 @@ impl World {
             skew_ms: Arc::default(),
             genesis: genesis.clone(),
             starts: 0,
+            unsafe_sign: false,
             running: None,
         };
         let packets = journal.clone();
@@ -137,6 +156,8 @@ impl World {
             genesis,
             submitted: Vec::new(),
             spent: 0,
+            link: plan.link,
+            bad: BTreeSet::new(),
         }
     }
 
@@ -176,24 +197,32 @@ impl World {
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
         self.journal.event(format!("{} starts", name(node)));
-        let socket = self.wire.socket(address(node));
+        let power = Power::default();
+        let socket = Arc::new(PoweredSocket {
+            socket: self.wire.socket(address(node)),
+            power: power.clone(),
+        });
         let context = format!("{} start {}", name(node), machine.starts);
+        let file = |file: &FileInMemory| PoweredFile {
+            file: file.clone(),
+            power: power.clone(),
+        };
         let environment = NodeEnvironment {
-            socket: socket.clone(),
+            socket,
             runtime: Arc::new(TokioRuntime),
             clock: Arc::new(Clock {
                 began: Instant::now() - self.journal.elapsed(),
                 skew_ms: machine.skew_ms.clone(),
             }),
             entropy: Entropy::from_seed(self.entropy.derive(&context)),
-            store: machine.disk.backend(),
+            store: powered_disk(&machine.disk, &power),
             store_threads: StoreThreads::Inline,
             offload: Offload::Inline,
-            pins: Arc::new(machine.pins.clone()),
-            consensus_state: Arc::new(machine.consensus_state.clone()),
+            pins: Arc::new(file(&machine.pins)),
+            consensus_state: Arc::new(file(&machine.consensus_state)),
             rpc: None,
             timing: NetTiming::RECOMMENDED,
-            unsafe_sign: false,
+            unsafe_sign: machine.unsafe_sign,
         };
         let files = NodeFiles {
             dir: DataDir::new(Path::new("/simulated")),
@@ -210,14 +239,10 @@ impl World {
         let observing = checker.observe(node, running.chain().clone(), running.net().clone());
         machine.running = Some(Running {
             node: running,
-            socket,
+            power,
             observer: tokio::spawn(observing),
         });
-        let machines = &self.machines;
-        self.checker.faults_end(|a, b| {
-            let both_run = machines[a].running.is_some() && machines[b].running.is_some();
-            both_run && joined(&self.wire, a, b)
-        });
+        self.note_ended_faults();
     }
 
     pub async fn start_all(&mut self) {
@@ -240,7 +265,7 @@ impl World {
     pub fn crash(&mut self, node: usize) {
         self.journal.event(format!("{} crashes", name(node)));
         let running = self.take(node);
-        running.socket.unplug();
+        running.power.cut();
         let fate = fates()[self.random.random_range(0..fates().len())];
         let disk = &mut self.machines[node].disk;
         *disk = disk.after_crash(fate);
@@ -288,7 +313,12 @@ impl World {
         let rules = Rules::of(&self.genesis);
         let transaction = wallet().transfer(&rules, &[unspent], &transfer).unwrap();
         let txid = self.node(node).mempool().submit(transaction).await.unwrap();
-        self.submitted.push(txid);
+        self.submitted.push(Submitted {
+            txid,
+            node,
+            start: self.machines[node].starts,
+            was_final: false,
+        });
     }
 
     fn running(&self, node: usize) -> &Running {
