@@ -216,6 +216,7 @@ impl<P: Ports> Host<P> {
         loop {
             let tip = self.ports.tip();
             if tip.height >= self.height {
+                self.note_synced().await?;
                 self.enter_height(tip);
                 continue;
             }
