@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage. With `--json` the last line of the standard output is one
 //! JSON value; an error is `{"error": "sentence"}`.
 
+mod ban;
 mod cert;
 mod client;
 mod genesis;
@@ -54,6 +55,10 @@ enum Command {
     Status,
     /// Show all peers, connected or not, and why
     Peers,
+    /// Ban an address for a time: it is neither taken nor dialed, and told why
+    Ban(ban::Ban),
+    /// Lift the ban of an address, completely
+    Unban(ban::Unban),
     /// Stop the running node
     Stop,
     /// Keep a key, see what it holds, send from it
@@ -98,6 +103,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cert(command) => cert::run(&context, command)?,
         Command::Status => status::run(&context)?,
         Command::Peers => peers::run(&context)?,
+        Command::Ban(arguments) => ban::ban(&context, &arguments)?,
+        Command::Unban(arguments) => ban::unban(&context, &arguments)?,
         Command::Stop => rpc::stop(&context)?,
         Command::Wallet(command) => wallet::run(&context, command)?,
         Command::Rpc(arguments) => rpc::run(&context, arguments)?,

@@ -12,23 +12,32 @@ pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
     let connected: Value = client.get("getpeerinfo")?;
     let known: Value = client.get("getknownpeers")?;
     let network: Value = client.get("getnetworkinfo")?;
+    let banned: Value = client.get("listbanned")?;
     if environment.json {
         return output::json(&json!({
             "connected": connected,
             "known": known,
             "refused": network["refused"],
+            "banned": banned,
         }));
     }
     output::line(describe(
         &connected,
         &known,
         &network["refused"],
+        &banned,
         SystemClock.now_ms(),
     ));
     Ok(())
 }
 
-fn describe(connected: &Value, known: &Value, refused: &Value, now_ms: u64) -> String {
+fn describe(
+    connected: &Value,
+    known: &Value,
+    refused: &Value,
+    banned: &Value,
+    now_ms: u64,
+) -> String {
     let header = [
         "IP", "NAME", "DIR", "SINCE", "RTT ms", "TIP", "SENT", "RECEIVED", "NOTE",
     ];
@@ -63,6 +72,21 @@ fn describe(connected: &Value, known: &Value, refused: &Value, now_ms: u64) -> S
         .collect();
     if !refused.is_empty() {
         parts.push(output::table(&["REFUSED", "DIR", "AGO", "WHY"], &refused));
+    }
+    let banned: Vec<Vec<String>> = list(banned)
+        .map(|ban| {
+            let left = ban["time_remaining"].as_u64().unwrap_or(0);
+            vec![
+                text(&ban["address"]),
+                output::duration(left),
+                text(&ban["by"]),
+                text(&ban["reason"]),
+            ]
+        })
+        .collect();
+    if !banned.is_empty() {
+        parts.push(output::table(&["BANNED", "FOR", "BY", "WHY"], &banned));
+        parts.push("\"timed unban IP\" lifts a ban".into());
     }
     parts.join("\n\n")
 }
@@ -117,7 +141,10 @@ mod tests {
             { "ip": "127.0.0.2", "name": "beta", "connected": true, "explanation": "connected" },
             { "ip": "127.0.0.3", "name": null, "connected": false, "explanation": "w".repeat(120) },
         ]);
-        let shown = describe(&connected, &known, &json!([]), 62_000);
+        let banned = json!([
+            { "address": "127.0.0.9", "time_remaining": 61, "by": "operator", "reason": "a test" },
+        ]);
+        let shown = describe(&connected, &known, &json!([]), &banned, 62_000);
         let lines: Vec<&str> = shown.lines().collect();
         assert!(
             lines[1].contains("127.0.0.2  beta  out  1 min 1 s  1.2"),
@@ -125,6 +152,10 @@ mod tests {
         );
         assert!(lines[1].ends_with("20 kB     slow"), "{shown}");
         assert!(lines[4].starts_with("127.0.0.3      -     www"), "{shown}");
+        assert!(
+            shown.contains("127.0.0.9  1 min 1 s  operator  a test"),
+            "{shown}"
+        );
         assert!(lines.iter().all(|line| line.chars().count() <= 100));
     }
 }

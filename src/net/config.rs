@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::env::{DurableFile, Entropy, WallClock};
-use crate::types::{GenesisHash, Network, PeerIp};
+use crate::types::{Ban, GenesisHash, Network, PeerIp};
 use crate::wire::Role;
 
 /// What the network needs to know before it starts.
@@ -26,6 +26,8 @@ pub struct NetConfig {
     pub configured_peers: Vec<SocketAddr>,
     /// Peers of an earlier run: dialed at once, preferred or not.
     pub earlier_peers: Vec<SocketAddr>,
+    /// Bans of an earlier run.
+    pub bans: Vec<Ban>,
     /// Whether unpinned full nodes may connect.
     pub accept_unpinned: bool,
     /// The most unpinned peers.

@@ -20,6 +20,7 @@
 
 mod admission;
 mod backoff;
+mod bans;
 mod bodies;
 mod bulk;
 mod certificate;
@@ -31,6 +32,7 @@ mod endpoint;
 mod errors;
 mod events;
 mod explain;
+mod faults;
 mod frames;
 mod handle;
 mod handshake;
@@ -48,6 +50,7 @@ mod sync_stream;
 mod tests;
 mod tls;
 
+pub use bans::{BanError, BanList, MAX_BANS};
 pub use config::{NetConfig, NetEnvironment, NetTiming};
 pub use endpoint::bind_udp;
 pub use errors::{NetError, SendError, SyncError};

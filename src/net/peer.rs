@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::bodies::{BodyQueue, MAX_HELD};
 use super::bulk::{Bound, Bulk};
 use super::direction::Contender;
+use super::faults::Fault;
+use super::frames::ReadFailure;
 use super::liveness::Liveness;
 use super::meter::Meter;
 use super::queue::{FrameQueue, QueueLimits, WhenFull};
@@ -80,6 +82,8 @@ pub(super) struct EndOrder {
     pub at: Instant,
     /// What the peer is told.
     pub reason: CloseReason,
+    /// What the peer did that no honest one does.
+    pub fault: Option<Fault>,
 }
 
 impl Peer {
@@ -164,13 +168,29 @@ impl Peer {
         self.end(CloseReason::new(CloseCode::ProtocolViolation, detail));
     }
 
+    /// A read of the peer's has failed: ends the connection when the peer broke the protocol.
+    pub(super) fn read_failed(&self, failure: &ReadFailure) {
+        if failure.is_violation() {
+            let reason = CloseReason::new(CloseCode::ProtocolViolation, failure.to_string());
+            self.order_end(Instant::now(), reason, Fault::of(failure));
+        }
+    }
+
+    /// What the peer did that no honest one does.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.order.borrow().as_ref().and_then(|order| order.fault)
+    }
+
     /// Ends the connection after a while, unless it has ended by then. An earlier end stands.
     pub(super) fn end_after(&self, delay: Duration, reason: CloseReason) {
-        let at = Instant::now() + delay;
+        self.order_end(Instant::now() + delay, reason, None);
+    }
+
+    fn order_end(&self, at: Instant, reason: CloseReason, fault: Option<Fault>) {
         self.order.send_if_modified(|order| {
             let sooner = order.as_ref().is_none_or(|order| at < order.at);
             if sooner {
-                *order = Some(EndOrder { at, reason });
+                *order = Some(EndOrder { at, reason, fault });
             }
             sooner
         });

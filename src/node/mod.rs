@@ -10,6 +10,7 @@
 //! Queues from the network into the parts are bounded by the constants below. A full one holds
 //! back that stream's reader, and by QUIC's flow control the sender; nothing is dropped here.
 
+mod bans;
 mod environment;
 pub mod files;
 pub mod formats;
@@ -23,7 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, ChainError};
@@ -163,6 +164,7 @@ impl Node {
         };
         let chain = Chain::open(genesis.clone(), store.clone(), environment.offload).await?;
         let earlier_peers = store.earlier_peers().await?;
+        let earlier_bans = store.bans().await?;
 
         let (consensus_in, consensus_events) = mpsc::channel(CONSENSUS_QUEUE);
         let (transactions_in, transactions_events) = mpsc::channel(TRANSACTIONS_QUEUE);
@@ -176,6 +178,7 @@ impl Node {
                 .into_iter()
                 .map(|(ip, port)| ip.with_port(port))
                 .collect(),
+            bans: earlier_bans,
             timing: environment.timing,
         });
         let cancel = CancellationToken::new();
@@ -203,6 +206,11 @@ impl Node {
         let cancel = CancellationToken::new();
         let saving = peers::keep(store.clone(), net.clone(), cancel.clone());
         tasks.add("the list of peers", cancel, saving);
+
+        let cancel = CancellationToken::new();
+        let (stored, bans_stored) = watch::channel(0);
+        let saving = bans::keep(store.clone(), net.clone(), stored, cancel.clone());
+        tasks.add("the list of bans", cancel, saving);
 
         let cancel = CancellationToken::new();
         let (mempool, running) = mempool::start(
@@ -255,6 +263,7 @@ impl Node {
                     chain: chain.clone(),
                     mempool: mempool.clone(),
                     net: net.clone(),
+                    bans_stored,
                     sync: sync.clone(),
                     consensus: consensus.clone(),
                     directory: Arc::new(directory),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::Chain;
@@ -21,6 +22,8 @@ pub struct RpcContext {
     pub mempool: Mempool,
     /// The network.
     pub net: NetHandle,
+    /// The number of the list of bans that is on disk.
+    pub bans_stored: watch::Receiver<u64>,
     /// Sync.
     pub sync: SyncHandle,
     /// Consensus; `None` on a full node.

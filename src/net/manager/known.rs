@@ -175,6 +175,19 @@ impl KnownPeers {
         self.schedule(ip, delay, now);
     }
 
+    /// Puts the next dial of a banned address off.
+    pub(crate) fn postpone(&mut self, ip: PeerIp, delay: Duration, now: (Instant, u64)) {
+        self.schedule(ip, delay, now);
+    }
+
+    /// Dials an address at once that is only waited for.
+    pub(crate) fn dial_soon(&mut self, ip: PeerIp, now: (Instant, u64)) {
+        if self.due_at.contains_key(&ip) {
+            self.record(ip).backoff.reset();
+            self.schedule(ip, Duration::ZERO, now);
+        }
+    }
+
     /// A connection is registered.
     pub(crate) fn connected(&mut self, facts: &PeerFacts) {
         self.unschedule(facts.ip);

@@ -19,6 +19,7 @@ use crate::types::{
 };
 use crate::wire::{CloseReason, Role};
 
+mod bans;
 mod bulk;
 mod dialing;
 mod keepalive;
@@ -162,6 +163,7 @@ impl Plan {
             listen_port: self.address(seed).port(),
             configured_peers: Vec::new(),
             earlier_peers: Vec::new(),
+            bans: Vec::new(),
             accept_unpinned: true,
             max_unpinned: 8,
             agent: "timed/test".into(),
