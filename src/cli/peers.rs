@@ -6,9 +6,76 @@ use super::client::Client;
 use super::status::{list, text};
 use super::{Environment, output};
 use timed::env::{SystemClock, WallClock};
+use timed::types::PeerIp;
 
-pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    /// Show only who was refused in the last hour, and why
+    #[arg(long)]
+    refused: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Forget the key that a configured peer had at its first contact: its next key is trusted
+    Forget {
+        /// The peer's address
+        ip: PeerIp,
+    },
+}
+
+pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
     let client = Client::of(&environment.data_dir)?;
+    match arguments.command {
+        Some(Command::Forget { ip }) => forget(environment, &client, ip),
+        None if arguments.refused => refusals(environment, &client),
+        None => show(environment, &client),
+    }
+}
+
+fn forget(environment: &Environment, client: &Client, ip: PeerIp) -> anyhow::Result<()> {
+    let had = client.call("forgetpin", json!([ip]))? == json!(true);
+    if environment.json {
+        return output::json(&json!({ "ip": ip, "had_pin": had }));
+    }
+    output::line(match had {
+        true => format!("the pin of {ip} is forgotten: its next key is trusted"),
+        false => format!("{ip} had no first-use pin"),
+    });
+    Ok(())
+}
+
+fn refusals(environment: &Environment, client: &Client) -> anyhow::Result<()> {
+    let network: Value = client.get("getnetworkinfo")?;
+    if environment.json {
+        return output::json(&network["refused"]);
+    }
+    let rows = refused_rows(&network["refused"], usize::MAX, SystemClock.now_ms());
+    output::line(match rows.is_empty() {
+        true => "nobody was refused in the last hour".into(),
+        false => output::table(&REFUSED, &rows),
+    });
+    Ok(())
+}
+
+const REFUSED: [&str; 4] = ["REFUSED", "DIR", "AGO", "WHY"];
+
+fn refused_rows(refused: &Value, most: usize, now_ms: u64) -> Vec<Vec<String>> {
+    let shown = list(refused).take(most).map(|one| {
+        vec![
+            text(&one["ip"]),
+            text(&one["direction"]),
+            ago(&one["time_ms"], now_ms),
+            format!("{}: {}", text(&one["code"]), text(&one["reason"])),
+        ]
+    });
+    shown.collect()
+}
+
+fn show(environment: &Environment, client: &Client) -> anyhow::Result<()> {
     let connected: Value = client.get("getpeerinfo")?;
     let known: Value = client.get("getknownpeers")?;
     let network: Value = client.get("getnetworkinfo")?;
@@ -59,19 +126,9 @@ fn describe(
     if !missing.is_empty() {
         parts.push(output::table(&["NOT CONNECTED", "NAME", "WHY"], &missing));
     }
-    let refused: Vec<Vec<String>> = list(refused)
-        .take(10)
-        .map(|one| {
-            vec![
-                text(&one["ip"]),
-                text(&one["direction"]),
-                ago(&one["time_ms"], now_ms),
-                format!("{}: {}", text(&one["code"]), text(&one["reason"])),
-            ]
-        })
-        .collect();
+    let refused = refused_rows(refused, 10, now_ms);
     if !refused.is_empty() {
-        parts.push(output::table(&["REFUSED", "DIR", "AGO", "WHY"], &refused));
+        parts.push(output::table(&REFUSED, &refused));
     }
     let banned: Vec<Vec<String>> = list(banned)
         .map(|ban| {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::env::{DurableFile, Entropy, WallClock};
+use crate::env::{DurableFile, Entropy, Offload, WallClock};
 use crate::types::{Ban, GenesisHash, Network, PeerIp};
 use crate::wire::Role;
 
@@ -96,6 +96,8 @@ pub struct NetEnvironment {
     pub entropy: Entropy,
     /// `pins.toml`: highest serials and first-use pins.
     pub pins: Arc<dyn DurableFile>,
+    /// Where that file is written.
+    pub offload: Offload,
 }
 
 #[cfg(test)]
@@ -109,6 +111,7 @@ impl NetEnvironment {
             clock: Arc::new(crate::env::SystemClock),
             entropy: Entropy::from_os()?,
             pins: Arc::new(crate::env::FileInMemory::default()),
+            offload: Offload::Inline,
         })
     }
 }

@@ -14,17 +14,17 @@ use super::connection::Surroundings;
 use super::endpoint::Endpoint;
 use super::handshake::HandshakeContext;
 use super::manager::{
-    Ask, BanOrder, KnownPeers, KnownRecord, MAILBOX, Manager, Published, State, View,
+    Ask, BanOrder, KnownPeers, KnownRecord, MAILBOX, Manager, PinOrder, Published, State, View, Why,
 };
 use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::queue::{FrameQueue, Pushed};
 use super::{
-    Direction, Identity, Inbound, KnownPeer, NetConfig, NetEnvironment, NetError, PeerInfo,
-    SendError, SyncError, SyncResponses,
+    Direction, Identity, Inbound, InstallError, KnownPeer, NetConfig, NetEnvironment, NetError,
+    PeerInfo, SendError, SyncError, SyncResponses,
 };
 use crate::env::WallClock;
-use crate::types::{Ban, Height, MasternodeDirectory, PeerIp, Tip};
+use crate::types::{Ban, Height, MasternodeDirectory, NodeId, PeerIp, Tip};
 use crate::wire::{
     BodyHeader, CloseReason, ConsensusMessage, FrameError, ReachSet, StreamKind, SyncRequest,
     TransactionsMessage, encode_frame,
@@ -75,7 +75,13 @@ pub fn start(
     let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
     let bans = Bans::new(config.bans.clone(), environment.clock.now_ms());
     let published = Published {
-        view: watch::Sender::new(View::default()),
+        view: watch::Sender::new(View {
+            peers: Arc::default(),
+            known: Arc::default(),
+            refused: Arc::default(),
+            directory: Arc::new(pins.directory().clone()),
+            own,
+        }),
         reach: watch::Sender::new(ReachSet::default()),
         changes: watch::Sender::new(0),
         bans: watch::Sender::new(BanList {
@@ -120,6 +126,7 @@ pub fn start(
         mailbox,
         published,
         clock: environment.clock,
+        offload: environment.offload,
         random,
         state: State::new(known, bans),
     };
@@ -136,13 +143,13 @@ fn known_peers(config: &NetConfig, directory: &MasternodeDirectory, now_ms: u64)
     let now = (Instant::now(), now_ms);
     for (_, record) in directory.records() {
         let address = record.ip.with_port(record.port);
-        known.add_dialed(address, Some(record.name.clone()), false, now);
+        known.add(address, Why::Recorded(record.name.clone()), now);
     }
     for address in &config.configured_peers {
-        known.add_dialed(*address, None, false, now);
+        known.add(*address, Why::Configured, now);
     }
     for address in &config.earlier_peers {
-        known.add_dialed(*address, None, true, now);
+        known.add(*address, Why::Earlier, now);
     }
     known
 }
@@ -278,6 +285,44 @@ impl NetHandle {
         let asked = self.mailbox.send(order).await;
         asked.map_err(|_| BanError::Stopping)?;
         answer.await.map_err(|_| BanError::Stopping)
+    }
+
+    /// Puts other records in force, and with `identity` another certificate for every handshake from
+    /// now on. Refused as a whole, with everything left as it was, when a record is older than one
+    /// that was seen. Connections that the records still allow go on untouched.
+    pub async fn install(
+        &self,
+        directory: MasternodeDirectory,
+        identity: Option<Identity>,
+    ) -> Result<(), InstallError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Ask::Pins(PinOrder::Install {
+            directory,
+            identity: identity.map(Box::new),
+            reply,
+        });
+        let asked = self.mailbox.send(order).await;
+        asked.map_err(|_| InstallError::Stopping)?;
+        answer.await.map_err(|_| InstallError::Stopping)?
+    }
+
+    /// Drops the first-use pin of a configured address; whether there was one.
+    pub async fn forget(&self, ip: PeerIp) -> Result<bool, InstallError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Ask::Pins(PinOrder::Forget { ip, reply });
+        let asked = self.mailbox.send(order).await;
+        asked.map_err(|_| InstallError::Stopping)?;
+        answer.await.map_err(|_| InstallError::Stopping)?
+    }
+
+    /// The masternode records in force.
+    pub fn directory(&self) -> Arc<MasternodeDirectory> {
+        self.view.borrow().directory.clone()
+    }
+
+    /// The pin of the certificate that this node presents.
+    pub fn pin(&self) -> NodeId {
+        self.view.borrow().own
     }
 
     /// The bans in force, ascending by address.

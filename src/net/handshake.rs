@@ -19,7 +19,7 @@ use super::admission::Ticket;
 use super::connection::close;
 use super::faults::Fault;
 use super::frames::{FrameReader, FrameWriter, ReadFailure, read_kind};
-use super::manager::Ask;
+use super::manager::{Ask, PinOrder};
 use super::meter::Meter;
 use super::pins::Admission;
 use super::{Direction, tls};
@@ -232,7 +232,7 @@ impl HandshakeContext {
 
     async fn check_pin(&self, ip: PeerIp, node_id: NodeId) -> Result<Admission, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask::Pin { ip, node_id, reply };
+        let ask = Ask::Pins(PinOrder::Check { ip, node_id, reply });
         let shutting_down = || refused(shutting_down());
         let asked = self.mailbox.send(ask).await;
         asked.map_err(|_| shutting_down())?;

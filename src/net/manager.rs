@@ -17,7 +17,7 @@ use std::time::Duration;
 use quinn::Incoming;
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,18 +28,21 @@ use super::connection::{ConnectionEnd, Surroundings};
 use super::endpoint::Endpoint;
 use super::handshake::{HandshakeContext, Outcome, Refusal, shutting_down};
 use super::peer::Peer;
-use super::pins::{self, PinPolicy};
+use super::pins::PinPolicy;
 use super::{Direction, NetConfig, NetError};
-use crate::env::WallClock;
-use crate::types::{NodeId, PeerIp};
+use crate::env::{Offload, WallClock};
+use crate::types::{MasternodeDirectory, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, ReachSet};
 
 mod bans;
 mod known;
+mod pins;
 mod register;
 
 pub(super) use bans::BanOrder;
-pub(super) use known::{KnownPeers, KnownRecord};
+pub(super) use known::{KnownPeers, KnownRecord, Why};
+pub(super) use pins::PinOrder;
+use pins::PinWrites;
 
 /// What waits for the manager.
 pub(super) const MAILBOX: usize = 256;
@@ -57,15 +60,8 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// A request to the manager.
 pub(super) enum Ask {
-    /// May this key come from this address?
-    Pin {
-        /// The peer's address.
-        ip: PeerIp,
-        /// The key that it has proved to hold.
-        node_id: NodeId,
-        /// The answer.
-        reply: oneshot::Sender<Result<pins::Admission, CloseReason>>,
-    },
+    /// What concerns pins and records.
+    Pins(PinOrder),
     /// A connection has ended.
     Ended(ConnectionEnd),
     /// An operator's change of the bans.
@@ -86,7 +82,7 @@ pub(super) struct Refused {
 }
 
 /// What handles read, always a consistent whole.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct View {
     /// The registered connections.
     pub peers: Arc<BTreeMap<PeerIp, Arc<Peer>>>,
@@ -94,6 +90,10 @@ pub(super) struct View {
     pub known: Arc<BTreeMap<PeerIp, Arc<KnownRecord>>>,
     /// Refusals, newest last.
     pub refused: Arc<VecDeque<Refused>>,
+    /// The masternode records in force.
+    pub directory: Arc<MasternodeDirectory>,
+    /// This node's pin.
+    pub own: NodeId,
 }
 
 /// Where the manager publishes.
@@ -128,6 +128,8 @@ pub(super) struct Manager {
     pub published: Published,
     /// The time of day.
     pub clock: Arc<dyn WallClock>,
+    /// Where writing runs.
+    pub offload: Offload,
     /// For jitter.
     pub random: ChaCha20Rng,
     /// Everything else.
@@ -147,6 +149,7 @@ pub(super) struct State {
     known: KnownPeers,
     refused: VecDeque<Refused>,
     bans: Bans,
+    pin_writes: PinWrites,
     registry_changed: bool,
     known_changed: bool,
     refused_changed: bool,
@@ -166,6 +169,7 @@ impl State {
             known,
             refused: VecDeque::new(),
             bans,
+            pin_writes: PinWrites::default(),
             registry_changed: true,
             known_changed: true,
             refused_changed: true,
@@ -189,6 +193,10 @@ impl Manager {
                         break Err(NetError::TaskFailed(error.to_string()));
                     }
                 }
+                Some(joined) = self.state.pin_writes.join_next() => match joined {
+                    Ok(written) => self.written(written),
+                    Err(error) => break Err(NetError::TaskFailed(error.to_string())),
+                },
                 Some(joined) = self.state.handshakes.join_next() => match joined {
                     Ok(outcome) => self.handshake_over(outcome),
                     Err(error) => break Err(NetError::TaskFailed(error.to_string())),
@@ -208,15 +216,7 @@ impl Manager {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Pin { ip, node_id, reply } => {
-                // The first contact of a configured address writes a small file here, once ever. A
-                // handshake that timed out meanwhile has no use for the answer.
-                let answer = match self.banned(ip) {
-                    Some(reason) => Err(reason),
-                    None => self.pins.check(ip, node_id),
-                };
-                reply.send(answer).ok();
-            }
+            Ask::Pins(order) => self.order_pins(order),
             Ask::Ended(end) => self.ended(end),
             Ask::Ban(order) => self.order_ban(order),
         }

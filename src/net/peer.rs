@@ -72,6 +72,10 @@ pub(super) struct Peer {
     pub requests: Arc<Semaphore>,
     /// Block bodies of the peer's that may still be read at the same time.
     pub bodies_held: Semaphore,
+    /// The serial of the peer's record that this node holds; 0 for none.
+    record: watch::Sender<u64>,
+    /// The serial of this node's record that the peer holds, as it told.
+    own_record: Mutex<Option<u64>>,
     order: watch::Sender<Option<EndOrder>>,
 }
 
@@ -115,6 +119,8 @@ impl Peer {
             bulk: Bulk::new(Bound::FIXED),
             requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
             bodies_held: Semaphore::new(MAX_HELD),
+            record: watch::Sender::new(0),
+            own_record: Mutex::new(None),
             order: watch::Sender::new(None),
             facts,
         }
@@ -156,6 +162,22 @@ impl Peer {
     /// The durations in force.
     pub(super) fn timing(&self) -> &NetTiming {
         &self.timing
+    }
+
+    /// This node holds this version of the peer's record; the peer is told when that is news.
+    pub(super) fn hold_record(&self, serial: u64) {
+        self.record
+            .send_if_modified(|held| std::mem::replace(held, serial) != serial);
+    }
+
+    /// Follows the serial of the peer's record that this node holds.
+    pub(super) fn watch_record(&self) -> watch::Receiver<u64> {
+        self.record.subscribe()
+    }
+
+    /// The peer told which version of this node's record it holds.
+    pub(super) fn told_record(&self, serial: u64) {
+        *self.own_record.lock().expect("no holder panics") = Some(serial);
     }
 
     /// Ends the connection now with a reason. The first reason stands.
@@ -244,6 +266,7 @@ impl Peer {
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,
+            record_serial: *self.own_record.lock().expect("no holder panics"),
         }
     }
 }

@@ -25,6 +25,7 @@ mod dialing;
 mod keepalive;
 mod raw;
 mod refusals;
+mod rotation;
 mod sim;
 mod streams;
 #[allow(dead_code, reason = "the simulation of whole nodes uses more of it")]
@@ -197,6 +198,7 @@ impl Plan {
             clock: Arc::new(SystemClock),
             entropy: Entropy::from_seed(Entropy::from_seed([seed; 32]).derive(&start)),
             pins: Arc::new(FileInMemory::default()),
+            offload: crate::env::Offload::Inline,
         };
         Node::start(self.ip(seed), config, identity, directory, environment)
     }

@@ -120,6 +120,8 @@ mod tests {
         let guarded = [
             "clearbanned",
             "disconnectnode",
+            "forgetpin",
+            "reloadcerts",
             "sendrawtransaction",
             "setban",
             "stop",

@@ -27,6 +27,8 @@ pub(super) fn methods() -> Vec<Method<Calls>> {
         Change setban("address", "command", "bantime", "absolute", "reason"):
             "command add: bans an IP address for bantime seconds (86400 without one), or until that Unix time with absolute true; command remove: lifts its ban",
         Change clearbanned(): "lifts all bans",
+        Change forgetpin("address"): "drops the first-use pin of a configured address; true when there was one",
+        Change reloadcerts(): "puts what certs/, node.key and node.pem say now in force, without a restart",
         Change disconnectnode("address"): "ends the connection with the peer at an IP address; it may come back",
     }
 }
@@ -47,7 +49,7 @@ async fn getnetworkinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError
         "protocol_versions": PROTOCOL_VERSIONS,
         "network": calls.network(),
         "listen": node.node.listen,
-        "pin": node.node.pin,
+        "pin": node.net.pin(),
         "name": node.node.name,
         "connections": peers.len(),
         "connections_in": count(Direction::Inbound),
@@ -93,6 +95,19 @@ async fn disconnectnode(calls: Arc<Calls>, mut params: Params) -> Result<Value, 
     result.map_err(|error| CallError::not_connected(error.to_string()))?;
     tracing::info!(peer.ip = %peer, "disconnected by the operator");
     Ok(Value::Null)
+}
+
+async fn forgetpin(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
+    let ip: PeerIp = params.required("address")?;
+    let had = calls.node.net.forget(ip).await;
+    let had = had.map_err(|error| CallError::rejected(error.to_string()))?;
+    tracing::info!(peer.ip = %ip, had, "first-use pin dropped by the operator");
+    Ok(json!(had))
+}
+
+async fn reloadcerts(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
+    let reloaded = (calls.node.reload)().await;
+    reloaded.map(Value::String).map_err(CallError::rejected)
 }
 
 async fn listbanned(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
