@@ -16,7 +16,7 @@ use quinn::{
 use rand::Rng;
 
 use super::connection_id::{ConnectionIds, reset_key};
-use super::{Identity, NetEnvironment, NetError, NetTiming, tls};
+use super::{Identity, IdentityError, NetEnvironment, NetError, NetTiming, tls};
 use crate::env::WallClock;
 
 const KIB: u32 = 1024;
@@ -103,6 +103,42 @@ pub(super) struct Endpoint {
     /// For recorded addresses, and for all others.
     server: [Arc<ServerConfig>; 2],
     client: [ClientConfig; 2],
+    recipe: Recipe,
+}
+
+/// What the configurations are made of, besides the certificate.
+struct Recipe {
+    /// For recorded addresses, and for all others.
+    transports: [Arc<TransportConfig>; 2],
+    clock: Arc<dyn WallClock>,
+    initial_ids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
+}
+
+impl Recipe {
+    fn server(&self, identity: &Identity) -> Result<[Arc<ServerConfig>; 2], IdentityError> {
+        let crypto = tls::server_crypto(identity)?;
+        Ok(self.transports.each_ref().map(|transport| {
+            let mut server = ServerConfig::with_crypto(crypto.clone());
+            server.transport_config(transport.clone());
+            server.migration(false);
+            server.max_incoming(MAX_INCOMING);
+            server.incoming_buffer_size(INCOMING_BUFFER_BYTES);
+            server.incoming_buffer_size_total(INCOMING_BUFFER_TOTAL_BYTES);
+            server.time_source(Arc::new(TimeOfDay(self.clock.clone())));
+            server.validation_token.sent(0);
+            Arc::new(server)
+        }))
+    }
+
+    fn client(&self, identity: &Identity) -> Result<[ClientConfig; 2], IdentityError> {
+        let crypto = tls::client_crypto(identity)?;
+        Ok(self.transports.each_ref().map(|transport| {
+            let mut client = ClientConfig::new(crypto.clone());
+            client.transport_config(transport.clone());
+            client.initial_dst_cid_provider(self.initial_ids.clone());
+            client
+        }))
+    }
 }
 
 impl Endpoint {
@@ -117,39 +153,36 @@ impl Endpoint {
         config.cid_generator(move || ids.take());
         config.rng_seed(Some(environment.entropy.derive("QUIC endpoint")));
 
-        let transports = [&RECORDED, &STRANGER].map(|windows| transport(windows, timing));
-        let crypto = tls::server_crypto(identity)?;
-        let server = transports.each_ref().map(|transport| {
-            let mut server = ServerConfig::with_crypto(crypto.clone());
-            server.transport_config(transport.clone());
-            server.migration(false);
-            server.max_incoming(MAX_INCOMING);
-            server.incoming_buffer_size(INCOMING_BUFFER_BYTES);
-            server.incoming_buffer_size_total(INCOMING_BUFFER_TOTAL_BYTES);
-            server.time_source(Arc::new(TimeOfDay(environment.clock.clone())));
-            server.validation_token.sent(0);
-            server
-        });
-        let crypto = tls::client_crypto(identity)?;
-        let initial_ids = initial_ids(environment);
-        let client = transports.map(|transport| {
-            let mut client = ClientConfig::new(crypto.clone());
-            client.transport_config(transport);
-            client.initial_dst_cid_provider(initial_ids.clone());
-            client
-        });
+        let recipe = Recipe {
+            transports: [&RECORDED, &STRANGER].map(|windows| transport(windows, timing)),
+            clock: environment.clock.clone(),
+            initial_ids: initial_ids(environment),
+        };
+        let server = recipe.server(identity)?;
+        let client = recipe.client(identity)?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config,
-            Some(server[1].clone()),
+            Some((*server[1]).clone()),
             environment.socket.clone(),
             environment.runtime.clone(),
         )
         .map_err(NetError::Socket)?;
         Ok(Self {
             quinn,
-            server: server.map(Arc::new),
+            server,
             client,
+            recipe,
         })
+    }
+
+    /// Presents another certificate in every handshake that begins from now on. Connections and
+    /// handshakes that there are go on. The keys of connection ids and of stateless resets stay
+    /// those of the certificate at the start, so that peers' packets are recognised as before.
+    pub(super) fn present(&mut self, identity: &Identity) -> Result<(), IdentityError> {
+        let (server, client) = (self.recipe.server(identity)?, self.recipe.client(identity)?);
+        self.quinn.set_server_config(Some((*server[1]).clone()));
+        (self.server, self.client) = (server, client);
+        Ok(())
     }
 
     /// The next arrival; `None` when the endpoint has failed.

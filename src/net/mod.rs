@@ -20,6 +20,7 @@
 
 mod admission;
 mod backoff;
+mod bans;
 mod bodies;
 mod bulk;
 mod certificate;
@@ -31,6 +32,7 @@ mod endpoint;
 mod errors;
 mod events;
 mod explain;
+mod faults;
 mod frames;
 mod handle;
 mod handshake;
@@ -48,14 +50,15 @@ mod sync_stream;
 mod tests;
 mod tls;
 
+pub use bans::{BanError, BanList, MAX_BANS};
 pub use config::{NetConfig, NetEnvironment, NetTiming};
 pub use endpoint::bind_udp;
-pub use errors::{NetError, SendError, SyncError};
+pub use errors::{InstallError, NetError, SendError, SyncError};
 pub use events::{BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
 pub use handle::{NetHandle, start};
 pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
 pub use info::{Direction, KnownPeer, PeerInfo, RttSummary, StreamBytes};
-pub use pins::{Admission, PinError, PinPolicy, SeenRecord};
+pub use pins::{Admission, Decision, PinError, PinPolicy, SeenRecord};
 /// What an environment is made of; no other module names the QUIC crate.
 pub use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 pub use sync_stream::{SyncAnswer, SyncResponses};

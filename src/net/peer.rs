@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::bodies::{BodyQueue, MAX_HELD};
 use super::bulk::{Bound, Bulk};
 use super::direction::Contender;
+use super::faults::Fault;
+use super::frames::ReadFailure;
 use super::liveness::Liveness;
 use super::meter::Meter;
 use super::queue::{FrameQueue, QueueLimits, WhenFull};
@@ -70,6 +72,10 @@ pub(super) struct Peer {
     pub requests: Arc<Semaphore>,
     /// Block bodies of the peer's that may still be read at the same time.
     pub bodies_held: Semaphore,
+    /// The serial of the peer's record that this node holds; 0 for none.
+    record: watch::Sender<u64>,
+    /// The serial of this node's record that the peer holds, as it told.
+    own_record: Mutex<Option<u64>>,
     order: watch::Sender<Option<EndOrder>>,
 }
 
@@ -80,6 +86,8 @@ pub(super) struct EndOrder {
     pub at: Instant,
     /// What the peer is told.
     pub reason: CloseReason,
+    /// What the peer did that no honest one does.
+    pub fault: Option<Fault>,
 }
 
 impl Peer {
@@ -111,6 +119,8 @@ impl Peer {
             bulk: Bulk::new(Bound::FIXED),
             requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
             bodies_held: Semaphore::new(MAX_HELD),
+            record: watch::Sender::new(0),
+            own_record: Mutex::new(None),
             order: watch::Sender::new(None),
             facts,
         }
@@ -154,6 +164,22 @@ impl Peer {
         &self.timing
     }
 
+    /// This node holds this version of the peer's record; the peer is told when that is news.
+    pub(super) fn hold_record(&self, serial: u64) {
+        self.record
+            .send_if_modified(|held| std::mem::replace(held, serial) != serial);
+    }
+
+    /// Follows the serial of the peer's record that this node holds.
+    pub(super) fn watch_record(&self) -> watch::Receiver<u64> {
+        self.record.subscribe()
+    }
+
+    /// The peer told which version of this node's record it holds.
+    pub(super) fn told_record(&self, serial: u64) {
+        *self.own_record.lock().expect("no holder panics") = Some(serial);
+    }
+
     /// Ends the connection now with a reason. The first reason stands.
     pub(super) fn end(&self, reason: CloseReason) {
         self.end_after(Duration::ZERO, reason);
@@ -164,13 +190,29 @@ impl Peer {
         self.end(CloseReason::new(CloseCode::ProtocolViolation, detail));
     }
 
+    /// A read of the peer's has failed: ends the connection when the peer broke the protocol.
+    pub(super) fn read_failed(&self, failure: &ReadFailure) {
+        if failure.is_violation() {
+            let reason = CloseReason::new(CloseCode::ProtocolViolation, failure.to_string());
+            self.order_end(Instant::now(), reason, Fault::of(failure));
+        }
+    }
+
+    /// What the peer did that no honest one does.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.order.borrow().as_ref().and_then(|order| order.fault)
+    }
+
     /// Ends the connection after a while, unless it has ended by then. An earlier end stands.
     pub(super) fn end_after(&self, delay: Duration, reason: CloseReason) {
-        let at = Instant::now() + delay;
+        self.order_end(Instant::now() + delay, reason, None);
+    }
+
+    fn order_end(&self, at: Instant, reason: CloseReason, fault: Option<Fault>) {
         self.order.send_if_modified(|order| {
             let sooner = order.as_ref().is_none_or(|order| at < order.at);
             if sooner {
-                *order = Some(EndOrder { at, reason });
+                *order = Some(EndOrder { at, reason, fault });
             }
             sooner
         });
@@ -224,6 +266,7 @@ impl Peer {
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,
+            record_serial: *self.own_record.lock().expect("no holder panics"),
         }
     }
 }

@@ -158,7 +158,7 @@ impl SyncResponses {
     fn failed(&self, failure: ReadFailure) -> SyncError {
         let (peer, detail) = (self.peer.ip(), failure.to_string());
         if failure.is_violation() {
-            self.peer.violation(detail.clone());
+            self.peer.read_failed(&failure);
             return SyncError::Protocol { peer, detail };
         }
         SyncError::Ended { peer, detail }

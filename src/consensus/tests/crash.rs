@@ -271,6 +271,20 @@ async fn a_vote_of_the_own_key_from_elsewhere_stops_signing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn signing_can_be_stopped_from_outside() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 3, 20).await;
+    let running = world.nodes[0].running.as_ref().unwrap();
+    running
+        .stop
+        .try_send("the record names another machine".into())
+        .unwrap();
+    world.reach(&ALL, 8, 60).await;
+    let reason = world.status(0).not_signing;
+    assert_eq!(reason.as_deref(), Some("the record names another machine"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn cancelling_ends_the_actor_cleanly() {
     let mut world = World::started(&[1]).await;
     world.reach(&[0], 3, 20).await;
