@@ -40,6 +40,11 @@ impl SyncAnswer {
                 peer: self.peer,
                 detail: error.to_string(),
             })?;
+        self.send_frame(frame).await
+    }
+
+    /// Sends one encoded frame.
+    pub(super) async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), SyncError> {
         self.frames.send(frame).await.map_err(|_| self.ended())
     }
 
@@ -102,6 +107,14 @@ impl SyncResponses {
 
     /// The next frame; `None` at the answer's end. Not cancel-safe: drop the whole value to give up.
     pub async fn next(&mut self) -> Result<Option<SyncResponse>, SyncError> {
+        match self.next_payload().await? {
+            Some(payload) => self.decoded(&payload).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next frame's payload.
+    pub(super) async fn next_payload(&mut self) -> Result<Option<Vec<u8>>, SyncError> {
         loop {
             let step = match step_or_pause(&mut self.reader, self.confirmed).await {
                 Ok(Some(step)) => step,
@@ -120,7 +133,7 @@ impl SyncResponses {
             match step {
                 Step::Progress => {}
                 Step::End => return Ok(None),
-                Step::Frame(payload) => return self.decoded(&payload).map(Some),
+                Step::Frame(payload) => return Ok(Some(payload)),
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::wire::{CloseReason, Role};
 mod bulk;
 mod dialing;
 mod keepalive;
+mod link;
 mod raw;
 mod refusals;
 mod sim;
