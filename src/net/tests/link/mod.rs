@@ -257,6 +257,14 @@ struct Figures {
     bulk: [f64; 2],
 }
 
+impl Figures {
+    fn assert(&self, p99: Duration, bulk: f64) {
+        assert!(self.ping_p99 <= p99, "{self:?}");
+        assert!(self.vote_p99 <= p99, "{self:?}");
+        assert!(self.bulk[0] >= bulk, "{self:?}");
+    }
+}
+
 /// Bulk one way (from `one`) or both ways; measures a window after the settling time.
 async fn measure(
     pair: &Pair,
