@@ -1,8 +1,5 @@
-//! QUIC's endpoint: one socket for dialing and accepting, and the windows of each connection.
-//!
-//! Windows are per connection and the stream window cannot change later, so they are chosen by the
-//! address: recorded masternode addresses get room for block bodies, strangers little until they
-//! are welcome, and never much.
+//! QUIC's endpoint: one socket for dialing and accepting, and the windows of each connection, chosen
+//! by the address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +13,7 @@ use quinn::{
 use rand::Rng;
 
 use super::connection_id::{ConnectionIds, reset_key};
+use super::windows::Windows;
 use super::{Identity, IdentityError, NetEnvironment, NetError, NetTiming, tls};
 use crate::env::WallClock;
 
@@ -34,44 +32,6 @@ const INCOMING_BUFFER_TOTAL_BYTES: u64 = MIB as u64;
 
 /// The name given to TLS, which neither sends nor checks it: the pin decides.
 const SERVER_NAME: &str = "timed";
-
-/// Windows and stream limits.
-struct Windows {
-    stream: u32,
-    uni_streams: u32,
-    bi_streams: u32,
-    receive: u32,
-    send: u32,
-}
-
-/// For recorded masternode addresses. The receive window covers every stream that the peer may
-/// open and this node's own requests, so that readers that stall cannot take all of it; the send
-/// window covers the bulk that may be outstanding and what else is in flight.
-const RECORDED: Windows = Windows {
-    stream: MIB,
-    uni_streams: 8,
-    bi_streams: 16,
-    receive: 32 * MIB,
-    send: 40 * MIB,
-};
-
-/// For all other addresses, before the Welcome.
-const STRANGER: Windows = Windows {
-    stream: 128 * KIB,
-    uni_streams: 3,
-    bi_streams: 2,
-    receive: MIB,
-    send: MIB,
-};
-
-/// For all other addresses, after the Welcome. Never more.
-const WELCOME: Windows = Windows {
-    stream: STRANGER.stream,
-    uni_streams: 8,
-    bi_streams: 8,
-    receive: 4 * MIB,
-    send: 4 * MIB,
-};
 
 /// Binds the node's UDP socket with large buffers. An IPv6 socket also takes IPv4.
 pub fn bind_udp(
@@ -154,7 +114,8 @@ impl Endpoint {
         config.rng_seed(Some(environment.entropy.derive("QUIC endpoint")));
 
         let recipe = Recipe {
-            transports: [&RECORDED, &STRANGER].map(|windows| transport(windows, timing)),
+            transports: [&Windows::RECORDED, &Windows::STRANGER]
+                .map(|windows| transport(windows, timing)),
             clock: environment.clock.clone(),
             initial_ids: initial_ids(environment),
         };
@@ -223,10 +184,10 @@ impl Endpoint {
 
 /// Gives a welcome peer without a record its final windows.
 pub(super) fn widen(quic: &Connection) {
-    quic.set_max_concurrent_uni_streams(VarInt::from_u32(WELCOME.uni_streams));
-    quic.set_max_concurrent_bi_streams(VarInt::from_u32(WELCOME.bi_streams));
-    quic.set_receive_window(VarInt::from_u32(WELCOME.receive));
-    quic.set_send_window(u64::from(WELCOME.send));
+    quic.set_max_concurrent_uni_streams(VarInt::from_u32(Windows::WELCOME.uni_streams));
+    quic.set_max_concurrent_bi_streams(VarInt::from_u32(Windows::WELCOME.bi_streams));
+    quic.set_receive_window(VarInt::from_u32(Windows::WELCOME.receive));
+    quic.set_send_window(u64::from(Windows::WELCOME.send));
 }
 
 fn transport(windows: &Windows, timing: &NetTiming) -> Arc<TransportConfig> {

@@ -46,7 +46,9 @@ impl Fault {
             }
             ReadFailure::Frame(FrameError::Codec { .. }) => Some(Fault::Encoding),
             ReadFailure::Content { .. } => Some(Fault::Message),
-            ReadFailure::Truncated { .. } | ReadFailure::Broken(_) => None,
+            ReadFailure::Truncated { .. }
+            | ReadFailure::Stalled { .. }
+            | ReadFailure::Broken(_) => None,
         }
     }
 

@@ -76,6 +76,10 @@ pub struct PeerInfo {
     pub streams: [StreamBytes; 5],
     /// Bulk bytes written and not yet confirmed.
     pub bulk_unconfirmed: u64,
+    /// How many may be: follows the delay that bulk causes on the path.
+    pub bulk_credit: u64,
+    /// The path's round trip above its least of late when bulk was last confirmed, in microseconds.
+    pub bulk_delay_us: u64,
     /// Messages dropped because a queue was full.
     pub dropped: u64,
     /// Its wall clock less ours at the handshake, in milliseconds.

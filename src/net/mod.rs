@@ -11,7 +11,8 @@
 //!   `direction` and `backoff` are its pure rules, `admission` bounds handshakes in progress.
 //! - `handshake`: from the first packet to the Welcome.
 //! - `connection`: the tasks of one established connection; `keepalive` and `liveness`, `queue`
-//!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`.
+//!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`, which `credit` sets;
+//!   `windows` holds what QUIC grants and buffers.
 //! - `identity`, `tls`, `pins`, `connection_id`: who is who.
 //!
 //! Everything is bounded: handshakes, peers, streams, queues, frames, bytes in flight. Where a
@@ -25,8 +26,10 @@ mod bodies;
 mod bulk;
 mod certificate;
 mod config;
+mod confirm;
 mod connection;
 mod connection_id;
+mod credit;
 mod direction;
 mod endpoint;
 mod errors;
@@ -49,6 +52,7 @@ mod sync_stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod windows;
 
 pub use bans::{BanError, BanList, MAX_BANS};
 pub use config::{NetConfig, NetEnvironment, NetTiming};

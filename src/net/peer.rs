@@ -8,19 +8,18 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::bodies::{BodyQueue, MAX_HELD};
-use super::bulk::{Bound, Bulk};
+use super::bulk::Bulk;
+use super::credit::Path;
 use super::direction::Contender;
 use super::faults::Fault;
 use super::frames::ReadFailure;
 use super::liveness::Liveness;
 use super::meter::Meter;
 use super::queue::{FrameQueue, QueueLimits, WhenFull};
+use super::windows::{MAX_OWN_REQUESTS, MAX_SERVED, Windows};
 use super::{Direction, NetTiming, PeerInfo};
 use crate::types::{BlockHash, Height, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, Hello, ReachSet};
-
-/// The most sync requests of this node's that are open to one peer.
-pub(super) const MAX_OWN_REQUESTS: usize = 4;
 
 /// What the handshake found out about a connection.
 #[derive(Clone, Debug)]
@@ -70,6 +69,8 @@ pub(super) struct Peer {
     pub bulk: Arc<Bulk>,
     /// Sync requests that may still be opened.
     pub requests: Arc<Semaphore>,
+    /// Sync requests of the peer's that may be answered at the same time.
+    pub served: Semaphore,
     /// Block bodies of the peer's that may still be read at the same time.
     pub bodies_held: Semaphore,
     /// The serial of the peer's record that this node holds; 0 for none.
@@ -98,6 +99,8 @@ impl Peer {
         quic: Connection,
         meter: Arc<Meter>,
     ) -> Self {
+        let windows = Windows::of_peer(facts.masternode.is_some());
+        let path = quic.clone();
         Self {
             timing,
             quic,
@@ -116,8 +119,9 @@ impl Peer {
                 },
                 WhenFull::RefuseNew,
             ),
-            bulk: Bulk::new(Bound::FIXED),
-            requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
+            bulk: Bulk::new(windows.bulk, move || read_path(&path)),
+            requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS as usize)),
+            served: Semaphore::new(MAX_SERVED as usize),
             bodies_held: Semaphore::new(MAX_HELD),
             record: watch::Sender::new(0),
             own_record: Mutex::new(None),
@@ -241,6 +245,7 @@ impl Peer {
         let (tip_height, tip_hash) = *self.tip.lock().expect("no holder panics");
         let liveness = self.liveness.lock().expect("no holder panics");
         let liveness = liveness.summary(&self.timing, Instant::now());
+        let bulk = self.bulk.summary();
         let facts = &self.facts;
         PeerInfo {
             ip: facts.ip,
@@ -261,12 +266,24 @@ impl Peer {
             pings_received: liveness.pings_received,
             slow: liveness.slow,
             streams: self.meter.streams(),
-            bulk_unconfirmed: self.bulk.unconfirmed(),
+            bulk_unconfirmed: bulk.unconfirmed,
+            bulk_credit: bulk.credit,
+            bulk_delay_us: bulk.delay.as_micros() as u64,
             dropped: self.meter.total_dropped(),
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,
             record_serial: *self.own_record.lock().expect("no holder panics"),
         }
+    }
+}
+
+/// What QUIC knows of a connection's path.
+fn read_path(quic: &Connection) -> Path {
+    let path = quic.stats().path;
+    Path {
+        rtt: path.rtt,
+        window: path.cwnd,
+        packet: u64::from(path.current_mtu),
     }
 }

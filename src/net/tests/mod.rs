@@ -23,6 +23,7 @@ mod bans;
 mod bulk;
 mod dialing;
 mod keepalive;
+mod link;
 mod raw;
 mod refusals;
 mod rotation;
