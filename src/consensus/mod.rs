@@ -97,6 +97,19 @@ pub struct ConsensusStatus {
     pub evidence: u64,
     /// The most rounds that a height has taken since start.
     pub highest_round: Round,
+    /// Masternodes that have sent what no honest one sends, since start.
+    pub blamed: Vec<Blamed>,
+}
+
+/// What a masternode was caught at, apart from equivocation, which is evidence.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Blamed {
+    /// Its name.
+    pub name: String,
+    /// How many of its messages, bodies and blocks were wrong.
+    pub count: u64,
+    /// What was wrong with the last one.
+    pub last: String,
 }
 
 impl ConsensusStatus {
@@ -148,6 +161,7 @@ pub struct ConsensusHandle {
     status: watch::Receiver<ConsensusStatus>,
     wal: Wal,
     validators: Arc<ValidatorSet>,
+    stop: mpsc::Sender<String>,
 }
 
 impl ConsensusHandle {
@@ -169,6 +183,15 @@ impl ConsensusHandle {
                 Err(error) => format!("a piece of evidence is damaged: {error}"),
             })
             .collect()
+    }
+
+    /// Stops signing for the rest of this process, for instance because a record of the own key
+    /// names another machine. The reason is shown in the status.
+    pub fn stop_signing(&self, reason: String) {
+        // A full channel holds another reason that has the same effect; a closed one has no signer.
+        if self.stop.try_send(reason).is_err() {
+            tracing::debug!("signing has been stopped already");
+        }
     }
 }
 
@@ -197,11 +220,13 @@ pub fn start(
         net: parts.net,
         wal: parts.wal.clone(),
     };
-    let (status, actor) = host::start(setup, ports, parts.inbound, cancel);
+    let (stop, stops) = mpsc::channel(1);
+    let (status, actor) = host::start(setup, ports, parts.inbound, stops, cancel);
     let handle = ConsensusHandle {
         status,
         wal: parts.wal,
         validators,
+        stop,
     };
     (handle, actor)
 }

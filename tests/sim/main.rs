@@ -2,7 +2,9 @@
 //! unsynced writes, everything drawn from one seed. See `docs/simulation.md`.
 //!
 //! - `wire`, `disk`, `world`: the network, the disks, the nodes and the faults;
-//! - `journal`, `check`, `run`: the trace, the invariants, and how a scenario is run and repeated;
+//! - `power`: a machine's power, which can fail at any point at which something is written or sent;
+//! - `journal`, `check`, `signatures`, `run`: the trace, the invariants, and how a scenario is run and
+//!   repeated;
 //! - `puppet`: masternodes that do not keep the rules;
 //! - `scenarios`: one short story per test.
 
@@ -11,8 +13,10 @@
 mod check;
 mod disk;
 mod journal;
+mod power;
 mod puppet;
 mod run;
 mod scenarios;
+mod signatures;
 mod wire;
 mod world;

@@ -33,7 +33,7 @@ use super::relay::Peers;
 use super::schedule::{self, Situation, Start};
 use super::timers::Timers;
 use super::wal::LogBuffer;
-use super::{ConsensusError, ConsensusStatus};
+use super::{Blamed, ConsensusError, ConsensusStatus};
 use crate::chain::ChainError;
 use crate::env::{DurableFile, Offload, WallClock};
 use crate::net::ConsensusEvent;
@@ -66,6 +66,7 @@ pub(super) fn start<P: Ports>(
     setup: Setup,
     ports: P,
     inbound: mpsc::Receiver<ConsensusEvent>,
+    stops: mpsc::Receiver<String>,
     cancel: CancellationToken,
 ) -> (
     watch::Receiver<ConsensusStatus>,
@@ -74,7 +75,7 @@ pub(super) fn start<P: Ports>(
     let (status, watched) = watch::channel(initial_status(&setup, ports.tip()));
     let actor = async move {
         let host = Host::recover(setup, ports, status).await?;
-        match host.run(inbound, &cancel).await {
+        match host.run(inbound, stops, &cancel).await {
             // Parts end in any order when the node shuts down.
             Err(_) if cancel.is_cancelled() => Ok(()),
             result => result,
@@ -94,6 +95,7 @@ fn initial_status(setup: &Setup, tip: Tip) -> ConsensusStatus {
         missing: Vec::new(),
         evidence: 0,
         highest_round: Round(0),
+        blamed: Vec::new(),
     }
 }
 
@@ -185,6 +187,7 @@ impl<P: Ports> Host<P> {
     async fn run(
         mut self,
         mut inbound: mpsc::Receiver<ConsensusEvent>,
+        mut stops: mpsc::Receiver<String>,
         cancel: &CancellationToken,
     ) -> Result<(), ConsensusError> {
         let mut tips = self.ports.watch_tip();
@@ -202,6 +205,7 @@ impl<P: Ports> Host<P> {
                     let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                     self.on_done(done).await?;
                 }
+                Some(reason) = stops.recv() => self.stop_signing(reason).await?,
                 event = inbound.recv() => {
                     self.on_event(event.ok_or(ended("network"))?).await?;
                 }
@@ -216,6 +220,7 @@ impl<P: Ports> Host<P> {
         loop {
             let tip = self.ports.tip();
             if tip.height >= self.height {
+                self.note_synced().await?;
                 self.enter_height(tip);
                 continue;
             }
@@ -323,6 +328,16 @@ impl<P: Ports> Host<P> {
         self.presence = presence;
     }
 
+    fn blamed(&self) -> Vec<Blamed> {
+        let blamed = self.peers.blamed();
+        let named = blamed.map(|(index, count, last)| Blamed {
+            name: self.validators.validators()[index].name.clone(),
+            count,
+            last: last.into(),
+        });
+        named.collect()
+    }
+
     fn publish_status(&self) {
         let round = self.running.then(|| self.engine.round());
         let status = ConsensusStatus {
@@ -338,6 +353,7 @@ impl<P: Ports> Host<P> {
             missing: self.presence.missing.clone(),
             evidence: self.evidence,
             highest_round: self.highest_round,
+            blamed: self.blamed(),
         };
         self.status.send_if_modified(|held| {
             let changed = *held != status;

@@ -91,6 +91,7 @@ impl Puppet {
             own_masternode: Some(own),
             recorded_ip,
             earlier_peers: Vec::new(),
+            bans: Vec::new(),
             timing: environment.timing,
         };
         // Never cancelled: a puppet's tasks are aborted.
@@ -105,6 +106,7 @@ impl Puppet {
                 clock: environment.clock.clone(),
                 entropy: environment.entropy.clone(),
                 pins: environment.pins,
+                offload: Offload::Inline,
             },
             Inbound {
                 consensus: Some(consensus_in),

@@ -54,13 +54,32 @@ fn timed(story: fn(u64)) {
 }
 
 mod burst;
-pub mod byzantine;
+mod byzantine;
 mod clocks;
+mod crashes;
 mod disks;
 mod genesis;
 mod keys;
 mod partition;
 mod quiet;
+mod random;
 mod reach;
 mod restart;
 mod trace;
+
+/// Every story.
+#[allow(dead_code, reason = "for a campaign")]
+pub fn all() -> Vec<Scenario> {
+    let files = [
+        clocks::ALL,
+        crashes::ALL,
+        crashes::MATRIX,
+        genesis::ALL,
+        partition::ALL,
+        quiet::ALL,
+        random::ALL,
+        reach::ALL,
+        restart::ALL,
+    ];
+    [files.concat(), byzantine::all()].concat()
+}

@@ -23,6 +23,7 @@ impl Machine {
             records: records.to_vec(),
             store_threads: StoreThreads::Inline,
             starts: 0,
+            unsafe_sign: false,
             running: None,
         }
     }

@@ -6,10 +6,11 @@ mod faults;
 mod keys;
 mod machines;
 mod payments;
+mod power;
 mod puppets;
 mod waits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -41,6 +42,7 @@ use self::payments::Submitted;
 use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
+use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
 use super::puppet::Puppet;
 use super::wire::{Link, Rate, Sent, Socket, Wire};
 
@@ -49,14 +51,14 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 
 /// What a world is made of. What is special about one machine is said of it before it starts, by the
 /// methods in `machines` and `faults`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
     /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
     pub full_nodes: usize,
-    /// The first masternode's voting power; the others have 1.
-    pub first_power: u64,
+    /// The masternodes' voting powers; 1 where none is given.
+    pub powers: Vec<u64>,
     pub slot: Duration,
     pub link: Link,
     /// What each node can send, to all others together.
@@ -70,7 +72,7 @@ impl Plan {
         Self {
             masternodes,
             full_nodes: 0,
-            first_power: 1,
+            powers: Vec::new(),
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
             uplink: None,
@@ -94,6 +96,9 @@ pub struct World {
     puppets: BTreeMap<usize, Puppet>,
     submitted: Vec<Submitted>,
     spent: usize,
+    link: Link,
+    /// Pairs whose links are worse than that.
+    bad: BTreeSet<(usize, usize)>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -115,14 +120,19 @@ struct Machine {
     records: Vec<MasternodeRecord>,
     store_threads: StoreThreads,
     starts: u64,
+    unsafe_sign: bool,
     running: Option<Running>,
 }
 
 struct Running {
     node: Node,
     socket: Arc<Socket>,
+    power: Power,
     observer: JoinHandle<()>,
 }
+
+/// What a node is started with, and the machine's socket and power.
+type Outfit = (NodeFiles, NodeEnvironment, Arc<Socket>, Power);
 
 /// The time of day on one machine.
 struct Clock {
@@ -167,6 +177,8 @@ impl World {
             genesis,
             submitted: Vec::new(),
             spent: 0,
+            link: plan.link,
+            bad: BTreeSet::new(),
         }
     }
 
@@ -202,7 +214,7 @@ impl World {
 
     /// Starts a node with what its machine holds.
     pub async fn start(&mut self, node: usize) {
-        let (files, environment, socket) = self.outfit(node);
+        let (files, environment, socket, power) = self.outfit(node);
         let started = Node::start(files, environment).await;
         let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
         let checker = self.checker.clone();
@@ -210,35 +222,44 @@ impl World {
         self.machines[node].running = Some(Running {
             node: running,
             socket,
+            power,
             observer: tokio::spawn(observing),
         });
-        self.checker.faults_end(|a, b| self.joined(a, b));
+        self.note_ended_faults();
     }
 
     /// What a node starts with: what its machine holds, and a socket at its address.
-    fn outfit(&mut self, node: usize) -> (NodeFiles, NodeEnvironment, Arc<Socket>) {
+    fn outfit(&mut self, node: usize) -> Outfit {
         let machine = &mut self.machines[node];
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
         self.journal.event(format!("{} starts", name(node)));
+        let power = Power::default();
         let socket = self.wire.socket(machine.inside);
         let context = format!("{} start {}", name(node), machine.starts);
+        let file = |file: &FileInMemory| PoweredFile {
+            file: file.clone(),
+            power: power.clone(),
+        };
         let environment = NodeEnvironment {
-            socket: socket.clone(),
+            socket: Arc::new(PoweredSocket {
+                socket: socket.clone(),
+                power: power.clone(),
+            }),
             runtime: Arc::new(TokioRuntime),
             clock: Arc::new(Clock {
                 began: Instant::now() - self.journal.elapsed(),
                 skew_ms: machine.skew_ms.clone(),
             }),
             entropy: Entropy::from_seed(self.entropy.derive(&context)),
-            store: machine.disk.backend(),
+            store: powered_disk(&machine.disk, &power),
             store_threads: machine.store_threads,
             offload: Offload::Inline,
-            pins: Arc::new(machine.pins.clone()),
-            consensus_state: Arc::new(machine.consensus_state.clone()),
+            pins: Arc::new(file(&machine.pins)),
+            consensus_state: Arc::new(file(&machine.consensus_state)),
             rpc: None,
             timing: NetTiming::RECOMMENDED,
-            unsafe_sign: false,
+            unsafe_sign: machine.unsafe_sign,
         };
         let files = NodeFiles {
             dir: DataDir::new(Path::new("/simulated")),
@@ -249,7 +270,7 @@ impl World {
             consensus_key: machine.consensus_key.map(consensus_key),
             lock: None,
         };
-        (files, environment, socket)
+        (files, environment, socket, power)
     }
 
     pub async fn start_all(&mut self) {
@@ -272,7 +293,7 @@ impl World {
     pub fn crash(&mut self, node: usize) {
         self.journal.event(format!("{} crashes", name(node)));
         let running = self.take(node);
-        running.socket.unplug();
+        running.power.cut();
         let fate = fates()[self.random.random_range(0..fates().len())];
         let disk = &mut self.machines[node].disk;
         *disk = disk.after_crash(fate);
@@ -303,7 +324,6 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
-        self.forget_submitted_at(node);
         running
     }
 

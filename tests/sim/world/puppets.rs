@@ -7,19 +7,19 @@ use crate::puppet::raw::Attack;
 impl World {
     /// A puppet takes a masternode's place, before the others start.
     pub async fn puppet(&mut self, node: usize, behaviour: impl Behaviour) {
-        let (files, environment, _) = self.taken_over(node);
+        let (files, environment, ..) = self.taken_over(node);
         let puppet = Puppet::start(node, files, environment, behaviour).await;
         self.puppets.insert(node, puppet);
     }
 
     /// The same for one that speaks the protocol by hand, with these masternodes.
     pub fn raw_puppet(&mut self, node: usize, victims: &[usize], attack: impl Attack) {
-        let (files, environment, _) = self.taken_over(node);
+        let (files, environment, ..) = self.taken_over(node);
         let puppet = Puppet::start_raw(node, &files, environment, victims, attack);
         self.puppets.insert(node, puppet);
     }
 
-    fn taken_over(&mut self, node: usize) -> (NodeFiles, NodeEnvironment, Arc<Socket>) {
+    fn taken_over(&mut self, node: usize) -> Outfit {
         self.journal
             .event(format!("a puppet takes the place of {}", name(node)));
         self.checker.puppet(node);

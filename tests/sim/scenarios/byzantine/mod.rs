@@ -16,8 +16,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Scenario;
 use crate::check::name;
 use crate::world::World;
+
+/// The stories of all behaviours.
+#[allow(dead_code, reason = "for a campaign")]
+pub fn all() -> Vec<Scenario> {
+    let files = [
+        bogus_bodies::ALL,
+        equivocating_proposals::ALL,
+        equivocating_votes::ALL,
+        flood::ALL,
+        late_votes::ALL,
+        protocol_breakers::ALL,
+        replay::ALL,
+        silence::ALL,
+        slow_answers::ALL,
+        sync_liars::ALL,
+    ];
+    files.concat()
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -75,6 +94,23 @@ async fn goes_on(world: &mut World, time: Duration) -> u64 {
     world.level_within(10 * SECOND).await;
     assert_eq!(world.checker.disconnects(), disconnects);
     world.height(honest[0]).0 - first.0
+}
+
+/// Every honest node blames these, and nobody else, for something that it names so.
+fn all_blame(world: &World, whom: &[usize], what: &str) {
+    for node in world.honest() {
+        let blamed = world.consensus(node).blamed;
+        let names: Vec<String> = whom.iter().map(|puppet| name(*puppet)).collect();
+        let found: Vec<&String> = blamed.iter().map(|one| &one.name).collect();
+        assert_eq!(
+            found,
+            names.iter().collect::<Vec<_>>(),
+            "{}: {blamed:?}",
+            name(node)
+        );
+        let said = blamed.iter().all(|one| one.last.contains(what));
+        assert!(said, "{}: {blamed:?}", name(node));
+    }
 }
 
 /// Every honest node holds evidence, and all of it is about one of these; returns the sentences of the
