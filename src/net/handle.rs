@@ -17,8 +17,8 @@ use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::queue::{FrameQueue, Pushed};
 use super::{
-    Direction, Identity, Inbound, KnownPeer, NetConfig, NetEnvironment, NetError, PeerInfo,
-    SendError, SyncError, SyncResponses,
+    Direction, Identity, Inbound, KnownPeer, NetConfig, NetCounts, NetEnvironment, NetError,
+    PeerInfo, SendError, SyncError, SyncResponses,
 };
 use crate::env::WallClock;
 use crate::types::{Height, MasternodeDirectory, PeerIp, Tip};
@@ -236,6 +236,11 @@ impl NetHandle {
             .filter(|one| one.at_ms >= hour_ago_ms)
             .map(|one| (one.at_ms, one.ip, one.direction, one.reason.clone()))
             .collect()
+    }
+
+    /// What was counted since the network started.
+    pub fn counts(&self) -> Arc<NetCounts> {
+        self.view.borrow().counts.clone()
     }
 
     /// Changes whenever a peer connects, disconnects or has a new tip.

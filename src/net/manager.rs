@@ -28,7 +28,7 @@ use super::endpoint::Endpoint;
 use super::handshake::{HandshakeContext, Outcome, Refusal, shutting_down};
 use super::peer::Peer;
 use super::pins::{self, PinPolicy};
-use super::{Direction, NetConfig, NetError};
+use super::{Direction, NetConfig, NetCounts, NetError};
 use crate::env::WallClock;
 use crate::types::{NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, ReachSet};
@@ -89,6 +89,8 @@ pub(super) struct View {
     pub known: Arc<BTreeMap<PeerIp, Arc<KnownRecord>>>,
     /// Refusals, newest last.
     pub refused: Arc<VecDeque<Refused>>,
+    /// What was counted since the start.
+    pub counts: Arc<NetCounts>,
 }
 
 /// Where the manager publishes.
@@ -139,6 +141,8 @@ pub(super) struct State {
     gone: BTreeMap<PeerIp, CancellationToken>,
     known: KnownPeers,
     refused: VecDeque<Refused>,
+    counts: NetCounts,
+    counts_changed: bool,
     registry_changed: bool,
     known_changed: bool,
     refused_changed: bool,
@@ -157,6 +161,8 @@ impl State {
             gone: BTreeMap::new(),
             known,
             refused: VecDeque::new(),
+            counts: NetCounts::default(),
+            counts_changed: false,
             registry_changed: true,
             known_changed: true,
             refused_changed: true,
@@ -216,12 +222,14 @@ impl Manager {
         let ticket = match self.state.admission.arrive(ip, validated, recorded) {
             Gate::Accept(ticket) => ticket,
             Gate::Retry => {
+                self.count(|counts| counts.retried += 1);
                 if incoming.retry().is_err() {
                     tracing::debug!(peer.ip = %ip, "an arrival cannot be asked to come again");
                 }
                 return;
             }
             Gate::Refuse => {
+                self.count(|counts| counts.turned_away += 1);
                 tracing::debug!(peer.ip = %ip, "an arrival is refused: too many handshakes");
                 return incoming.refuse();
             }
@@ -275,6 +283,7 @@ impl Manager {
             }) => match outcome.direction {
                 // Anyone could fill the log and the list of refusals with others' addresses.
                 Direction::Inbound if !answered => {
+                    self.count(|counts| counts.unanswered += 1);
                     tracing::debug!(peer.ip = %outcome.ip, reason = %reason, "an arrival went silent");
                 }
                 Direction::Inbound => self.refused(outcome.ip, Direction::Inbound, reason, by_us),
@@ -302,6 +311,7 @@ impl Manager {
             reason = %end.reason,
             "disconnected"
         );
+        self.count(|counts| *counts.ended.entry(end.reason.code).or_default() += 1);
         let now = (Instant::now(), self.clock.now_ms());
         self.state.known.note_end(&end, now.1);
         self.state.known_changed = true;
@@ -330,8 +340,12 @@ impl Manager {
             tracing::debug!(peer.ip = %ip, ?direction, by_us, "a second connection was not needed");
             return;
         }
+        let what = (direction, reason.code);
+        self.count(|counts| *counts.refused.entry(what).or_default() += 1);
         let at_ms = self.clock.now_ms();
-        self.state.known.refused(ip, direction, &reason, at_ms);
+        self.state
+            .known
+            .refused(ip, direction, (&reason, by_us), at_ms);
         let refused = &mut self.state.refused;
         refused.retain(|one| one.at_ms + REFUSED_FOR_MS >= at_ms);
         let same = |one: &Refused| (one.ip, one.direction, &one.reason) == (ip, direction, &reason);
@@ -357,13 +371,19 @@ impl Manager {
         self.state.known_changed = true;
     }
 
+    fn count(&mut self, add: impl FnOnce(&mut NetCounts)) {
+        add(&mut self.state.counts);
+        self.state.counts_changed = true;
+    }
+
     /// Publishes what has changed. Handles then see connections and records that belong together.
     fn publish(&mut self) {
         let state = &mut self.state;
         let registry = std::mem::take(&mut state.registry_changed);
         let known = std::mem::take(&mut state.known_changed);
         let refused = std::mem::take(&mut state.refused_changed);
-        if !(registry || known || refused) {
+        let counts = std::mem::take(&mut state.counts_changed);
+        if !(registry || known || refused || counts) {
             return;
         }
         self.published.view.send_modify(|view| {
@@ -375,6 +395,9 @@ impl Manager {
             }
             if refused {
                 view.refused = Arc::new(state.refused.clone());
+            }
+            if counts {
+                view.counts = Arc::new(state.counts.clone());
             }
         });
         if registry {

@@ -26,6 +26,7 @@ mod certificate;
 mod config;
 mod connection;
 mod connection_id;
+mod counts;
 mod direction;
 mod endpoint;
 mod errors;
@@ -49,12 +50,13 @@ mod tests;
 mod tls;
 
 pub use config::{NetConfig, NetEnvironment, NetTiming};
-pub use endpoint::bind_udp;
+pub use counts::{NetCounts, RTT_BOUNDS_US, RttHistogram};
+pub use endpoint::{SOCKET_BUFFER_BYTES, bind_udp};
 pub use errors::{NetError, SendError, SyncError};
 pub use events::{BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
 pub use handle::{NetHandle, start};
 pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
-pub use info::{Direction, KnownPeer, PeerInfo, RttSummary, StreamBytes};
+pub use info::{Direction, KnownPeer, PeerInfo, QueueLengths, RttSummary, StreamBytes};
 pub use pins::{Admission, PinError, PinPolicy, SeenRecord};
 /// What an environment is made of; no other module names the QUIC crate.
 pub use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};

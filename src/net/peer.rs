@@ -13,7 +13,7 @@ use super::direction::Contender;
 use super::liveness::Liveness;
 use super::meter::Meter;
 use super::queue::{FrameQueue, QueueLimits, WhenFull};
-use super::{Direction, NetTiming, PeerInfo};
+use super::{Direction, NetTiming, PeerInfo, QueueLengths};
 use crate::types::{BlockHash, Height, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, Hello, ReachSet};
 
@@ -214,16 +214,32 @@ impl Peer {
             tip_height,
             tip_hash,
             rtt: liveness.rtt,
+            rtt_histogram: liveness.histogram,
+            last_ping_ago_ms: liveness.since_ping.map(|since| since.as_millis() as u64),
             pings_sent: liveness.pings_sent,
             pongs_received: liveness.pongs_received,
             pings_received: liveness.pings_received,
             slow: liveness.slow,
             streams: self.meter.streams(),
             bulk_unconfirmed: self.bulk.unconfirmed(),
+            queues: self.queues(),
             dropped: self.meter.total_dropped(),
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,
+        }
+    }
+
+    fn queues(&self) -> QueueLengths {
+        let (consensus_messages, consensus_bytes) =
+            (self.consensus.as_ref()).map_or((0, 0), FrameQueue::waiting);
+        let (transactions_messages, transactions_bytes) = self.transactions.waiting();
+        QueueLengths {
+            consensus_messages,
+            consensus_bytes,
+            transactions_messages,
+            transactions_bytes,
+            bodies: self.bodies.as_ref().map_or(0, BodyQueue::waiting),
         }
     }
 }

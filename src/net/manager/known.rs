@@ -43,6 +43,8 @@ struct End {
     at_ms: u64,
     direction: Direction,
     reason: CloseReason,
+    /// This node ended or refused it.
+    by_us: bool,
     /// How long the connection lasted; `None` for a refusal.
     lasted: Option<Duration>,
 }
@@ -217,6 +219,7 @@ impl KnownPeers {
             at_ms,
             direction: end.direction,
             reason: end.reason.clone(),
+            by_us: end.by_us,
             lasted: Some(end.lasted),
         });
     }
@@ -248,7 +251,7 @@ impl KnownPeers {
         &mut self,
         ip: PeerIp,
         direction: Direction,
-        reason: &CloseReason,
+        (reason, by_us): (&CloseReason, bool),
         at_ms: u64,
     ) {
         if let Some(record) = self.records.get_mut(&ip) {
@@ -256,6 +259,7 @@ impl KnownPeers {
                 at_ms,
                 direction,
                 reason: reason.clone(),
+                by_us,
                 lasted: None,
             });
         }
@@ -339,6 +343,8 @@ impl KnownRecord {
             next_dial_ms,
             failures: self.backoff.failures(),
             last_end: last_end.map(|end| (end.at_ms, end.direction, end.sentence())),
+            last_code: last_end.map(|end| end.reason.code.name()),
+            last_by_us: last_end.map(|end| end.by_us),
             explanation: self.explain(now_ms),
         }
     }
