@@ -94,7 +94,8 @@ pub(super) struct Observer {
     samples: VecDeque<Value>,
     /// Bytes at the last sample, by connection.
     counted: BTreeMap<u64, [StreamBytes; 5]>,
-    counted_at: Instant,
+    /// When that was; `None` before the first.
+    counted_at: Option<Instant>,
     /// Newest first.
     blocks: VecDeque<(Height, Value)>,
 }
@@ -118,7 +119,7 @@ pub(super) fn channel(node: &RpcContext) -> (Live, Observer) {
         pages: Vec::new(),
         samples: VecDeque::new(),
         counted: BTreeMap::new(),
-        counted_at: Instant::now(),
+        counted_at: None,
         blocks: VecDeque::new(),
     };
     (live, observer)
@@ -178,7 +179,6 @@ impl Observer {
     fn sample(&mut self, calls: &Calls) {
         let node = calls.node();
         let peers = node.net.peers();
-        let elapsed = self.counted_at.elapsed().as_secs_f64().max(0.001);
         let (mut sent, mut received) = ([0u64; 5], [0u64; 5]);
         for peer in &peers {
             // A connection that is new since the last sample counts from its start.
@@ -192,16 +192,13 @@ impl Observer {
                 received[at] += now.received.saturating_sub(before[at].received);
             }
         }
-        let first = self.samples.is_empty() && self.counted.is_empty();
-        self.counted = peers
-            .iter()
-            .map(|peer| (peer.connection, peer.streams))
-            .collect();
-        self.counted_at = Instant::now();
-        if first {
+        let streams = peers.iter().map(|peer| (peer.connection, peer.streams));
+        self.counted = streams.collect();
+        let Some(since) = self.counted_at.replace(Instant::now()) else {
             // What went before is no rate.
             return;
-        }
+        };
+        let elapsed = since.elapsed().as_secs_f64().max(0.001);
         let rate = |bytes: [u64; 5]| bytes.map(|one| (one as f64 / elapsed).round());
         let rtt = peers
             .iter()
