@@ -26,7 +26,7 @@ pub(super) fn next_step(code: &str, case: &Case) -> String {
     match (code, by_us) {
         ("pin_mismatch", true) => format!(
             "{peer} shows a key that its record here does not name: get {peer}'s newest record and \
-             certificate, compare the pin with its operator by another way, and put both in certs/"
+             certificate, compare the pin with its operator by another way, and put it in force with \"timed cert install\""
         ),
         ("pin_mismatch", false) => format!(
             "{peer} holds another record of {own}: send it the two public files of {own} in certs/; \

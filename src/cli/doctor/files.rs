@@ -137,7 +137,7 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
         return Finding::warning(
             about,
             sentence,
-            "peers go by the pin, so connections work; renew it with the same key when you can",
+            "peers go by the pin, so connections work; \"timed cert rotate\" makes a new one",
         );
     }
     if days_left < DAYS_OF_NOTICE {
@@ -145,7 +145,7 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
         return Finding::warning(
             about,
             sentence,
-            "peers go by the pin, so connections work; renew it with the same key when you can",
+            "peers go by the pin, so connections work; \"timed cert rotate\" makes a new one",
         );
     }
     Finding::good(

@@ -51,9 +51,36 @@ pub(super) fn check(known: &Known, running: Option<&Running>, findings: &mut Vec
             findings.push(check_clock(&running.peers));
             findings.push(check_reachable(&running.network));
             check_own_address(known, &running.peers, findings);
+            check_held_record(known, &running.peers, findings);
         }
     }
     check_masternodes(known, running, findings);
+}
+
+/// Which serial of this node's record the masternodes hold.
+fn check_held_record(known: &Known, peers: &Value, findings: &mut Vec<Finding>) {
+    let Some(record) = own_record(known) else { return };
+    findings.extend(held_record(record.serial, &record.name, peers));
+}
+
+fn held_record(serial: u64, own: &str, peers: &Value) -> Option<Finding> {
+    let about = "own record";
+    let masternodes = list(peers).filter(|peer| peer["name"].is_string());
+    let differing: Vec<String> = masternodes
+        .filter_map(|peer| Some((peer, peer["record_serial"].as_u64()?)))
+        .filter(|(_, held)| *held != serial)
+        .map(|(peer, held)| match held {
+            0 => format!("{} holds none", shown(peer)),
+            held => format!("{} holds serial {held}", shown(peer)),
+        })
+        .collect();
+    (!differing.is_empty()).then(|| {
+        Finding::warning(
+            about,
+            format!("not all hold serial {serial} of it: {}", differing.join(", ")),
+            format!("send the two public files of {own} in certs/ to those operators; who holds a newer one should send it here"),
+        )
+    })
 }
 
 fn check_consensus(consensus: &Value, findings: &mut Vec<Finding>) {
@@ -279,7 +306,7 @@ fn not_connected(
         };
     };
     let by_us = entry["last_by_us"] == true;
-    let reason = text(&entry["last_end"][2]);
+    let reason = text(&entry["last_reason"]);
     let transport = matches!(
         code,
         "transport_lost" | "handshake_timeout" | "transport_failed" | "silent"

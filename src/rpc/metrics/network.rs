@@ -150,6 +150,20 @@ fn traffic(peers: &[PeerInfo], to: &mut Families) -> fmt::Result {
         by_stream(|peer, at| peer.streams[at].received),
     )?;
     to.gauges(
+        "timed_peer_credit_bytes",
+        "How many bulk bytes may be unconfirmed; follows the delay that bulk causes on the path",
+        peers
+            .iter()
+            .map(|peer| (labels(peer), peer.bulk_credit as f64)),
+    )?;
+    to.gauges(
+        "timed_peer_bulk_delay_seconds",
+        "The path's round trip above its least of late when bulk was last confirmed",
+        peers
+            .iter()
+            .map(|peer| (labels(peer), peer.bulk_delay_us as f64 / 1_000_000.0)),
+    )?;
+    to.gauges(
         "timed_peer_unconfirmed_bytes",
         "Bulk bytes written and not yet confirmed as consumed",
         peers

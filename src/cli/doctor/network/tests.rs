@@ -30,7 +30,7 @@ fn says(finding: &Finding, level: Level, words: &str) {
 
 #[test]
 fn a_masternode_that_is_not_connected_has_the_reason_whichever_side_refused() {
-    let entry = |code: &str, by_us: bool, reason: &str| json!({ "ip": "127.0.0.2", "last_code": code, "last_by_us": by_us, "last_end": [0, "inbound", reason] });
+    let entry = |code: &str, by_us: bool, reason: &str| json!({ "ip": "127.0.0.2", "last_code": code, "last_by_us": by_us, "last_reason": reason });
     let ask = |entry: Option<&Value>, answer: Answer| {
         not_connected("beta (127.0.0.2:24200)", entry, &answer, &record(), "alpha")
     };
@@ -216,4 +216,18 @@ fn the_own_address_is_what_peers_see() {
     );
     check_own_address(&Known::default(), &json!([]), &mut findings);
     says(&findings[1], Level::Note, "no peer is connected");
+}
+
+#[test]
+fn a_masternode_that_holds_another_record_of_this_node_is_named() {
+    let peers = json!([
+        { "ip": "127.0.0.2", "name": "beta", "record_serial": 1 },
+        { "ip": "127.0.0.3", "name": "gamma", "record_serial": 0 },
+        { "ip": "127.0.0.4", "name": "delta", "record_serial": 2 },
+        { "ip": "127.0.0.5", "name": null, "record_serial": 0 },
+    ]);
+    let finding = held_record(2, "alpha", &peers).unwrap();
+    says(&finding, Level::Warning, "not all hold serial 2 of it: beta holds serial 1, gamma holds none");
+    assert!(finding.next.unwrap().contains("public files of alpha"));
+    assert_eq!(held_record(2, "alpha", &json!([peers[2]])), None);
 }
