@@ -370,3 +370,19 @@ async fn more_callers_than_the_queue_holds_wait_and_all_are_served() {
     }
     assert_eq!(store.wal().load(Height(1)).await.unwrap().entries.len(), 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_disk_makes_writes_wait_for_each_other_and_reads_for_nobody() {
+    let each = std::time::Duration::from_millis(200);
+    let disk = testing::Disk::default();
+    let store = Store::open(disk.backend(), genesis(), StoreThreads::InlineSlow(each)).unwrap();
+    let wal = store.wal();
+    let began = tokio::time::Instant::now();
+    let write = |at| wal.append(Height(1), vec![vec![at]], vec![]);
+    let (first, second) = tokio::join!(write(1), write(2));
+    first.and(second).unwrap();
+    let wrote = began.elapsed();
+    assert!(wrote >= 2 * each && wrote < 3 * each, "{wrote:?}");
+    assert_eq!(wal.load(Height(1)).await.unwrap().entries.len(), 2);
+    assert_eq!(began.elapsed(), wrote);
+}

@@ -106,7 +106,9 @@ impl KnownPeers {
         now: (Instant, u64),
     ) {
         let ip = PeerIp::from(address);
-        if Some(ip) == self.own_ip || !ip.is_usable() {
+        // What the operator says of a full node's own address may be wrong, and must not keep it from
+        // a peer that is really there.
+        if Some(ip) == self.own_dialed() || !ip.is_usable() {
             return;
         }
         let record = self.record(ip);

@@ -78,7 +78,7 @@ fn spread(seed: u64, role: Role) {
 
 fn plan() -> Plan {
     Plan {
-        powers: vec![10, 20, 30, 40],
+        powers: &[10, 20, 30, 40],
         ..Plan::new(4)
     }
 }
