@@ -82,6 +82,7 @@ pub fn all() -> Vec<Scenario> {
         random::ALL,
         reach::ALL,
         restart::ALL,
+        trace::ALL,
     ];
     files.concat()
 }
