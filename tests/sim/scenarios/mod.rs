@@ -54,6 +54,7 @@ fn timed(story: fn(u64)) {
 }
 
 mod burst;
+pub mod byzantine;
 mod clocks;
 mod crashes;
 mod disks;
@@ -84,5 +85,5 @@ pub fn all() -> Vec<Scenario> {
         restart::ALL,
         trace::ALL,
     ];
-    files.concat()
+    [files.concat(), byzantine::FILES.concat()].concat()
 }

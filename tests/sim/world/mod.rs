@@ -7,9 +7,10 @@ mod keys;
 mod machines;
 mod payments;
 mod power;
+mod puppets;
 mod waits;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,6 +43,7 @@ use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
 use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
+use super::puppet::Puppet;
 use super::wire::{Link, Rate, Sent, Socket, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
@@ -93,6 +95,8 @@ pub struct World {
     /// How many of the machines are masternodes.
     masternodes: usize,
     machines: Vec<Machine>,
+    /// The masternodes that do not keep the rules.
+    puppets: BTreeMap<usize, Puppet>,
     submitted: Vec<Submitted>,
     spent: usize,
     link: Link,
@@ -121,6 +125,14 @@ struct Machine {
     starts: u64,
     unsafe_sign: bool,
     running: Option<Running>,
+}
+
+/// What a node starts with.
+struct Outfit {
+    files: NodeFiles,
+    environment: NodeEnvironment,
+    socket: Arc<Socket>,
+    power: Power,
 }
 
 struct Running {
@@ -169,6 +181,7 @@ impl World {
             entropy,
             masternodes: plan.masternodes,
             machines: nodes.map(machine).collect(),
+            puppets: BTreeMap::new(),
             genesis,
             submitted: Vec::new(),
             spent: 0,
@@ -209,6 +222,22 @@ impl World {
 
     /// Starts a node with what its machine holds.
     pub async fn start(&mut self, node: usize) {
+        let outfit = self.outfit(node);
+        let started = Node::start(outfit.files, outfit.environment).await;
+        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
+        let checker = self.checker.clone();
+        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
+        self.machines[node].running = Some(Running {
+            node: running,
+            power: outfit.power,
+            socket: outfit.socket,
+            observer: tokio::spawn(observing),
+        });
+        self.note_ended_faults();
+    }
+
+    /// What a node starts with: what its machine holds, and a socket at its address.
+    fn outfit(&mut self, node: usize) -> Outfit {
         let machine = &mut self.machines[node];
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
@@ -249,21 +278,16 @@ impl World {
             consensus_key: machine.consensus_key.map(consensus_key),
             lock: None,
         };
-        let started = Node::start(files, environment).await;
-        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
-        let checker = self.checker.clone();
-        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
-        machine.running = Some(Running {
-            node: running,
-            power,
+        Outfit {
+            files,
+            environment,
             socket,
-            observer: tokio::spawn(observing),
-        });
-        self.note_ended_faults();
+            power,
+        }
     }
 
     pub async fn start_all(&mut self) {
-        for node in self.all() {
+        for node in self.honest() {
             self.start(node).await;
         }
     }

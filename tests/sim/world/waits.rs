@@ -88,8 +88,8 @@ impl World {
     }
 
     fn what_is_not_connected(&self) -> Option<String> {
-        for a in self.all() {
-            for b in self.all().into_iter().filter(|b| *b > a) {
+        for a in self.honest() {
+            for b in self.honest().into_iter().filter(|b| *b > a) {
                 let ends = (self.checker.held(a, b), self.checker.held(b, a));
                 let right = match ends {
                     (Some(a_end), Some(b_end)) if self.belong_together(a, b) => {
@@ -113,9 +113,12 @@ impl World {
             let holds = |machine: &Machine| machine.consensus_key == Some(*key);
             (self.on_chain().iter()).any(|node| holds(&self.machines[*node]))
         };
-        let absent = (0..self.masternodes).filter(|key| !here(key)).count();
+        let honest = |key: &usize| !self.puppets.contains_key(key);
+        let absent = (0..self.masternodes).filter(|key| honest(key) && !here(key));
+        let absent = absent.count();
         let missing = |node: &usize| {
-            let missing = self.consensus(*node).missing;
+            let mut missing = self.consensus(*node).missing;
+            missing.retain(|missing| !self.is_puppet(missing));
             let wrong = missing.len() != absent;
             wrong.then(|| format!("{} misses {missing:?}", name(*node)))
         };
@@ -178,6 +181,9 @@ impl World {
     /// A running node is healthy, and its registry says what was observed.
     async fn look(&mut self) {
         self.checker.look_for_one_sided();
+        for puppet in self.puppets.values_mut() {
+            puppet.look();
+        }
         for (node, machine) in self.machines.iter_mut().enumerate() {
             let Some(running) = &mut machine.running else {
                 continue;
@@ -201,10 +207,14 @@ impl World {
         self.within(limit, "heard by consensus", Self::whom_consensus_misses)
             .await;
         for node in self.masternodes_on_chain() {
-            let evidence = self.consensus(node).evidence;
-            if evidence > 0 && !self.key_in_two_places() {
-                let text = format!("{} saw {evidence} double signatures", name(node));
-                self.journal.violation(text);
+            for evidence in self.evidence(node).await {
+                let mut puppets = self.puppets.keys().map(|puppet| name(*puppet));
+                let of_puppet =
+                    puppets.any(|puppet| evidence.starts_with(&format!("{puppet} signed two ")));
+                if !of_puppet && !self.key_in_two_places() {
+                    let text = format!("{} holds evidence: {evidence}", name(node));
+                    self.journal.violation(text);
+                }
             }
         }
         for node in self.on_chain() {
