@@ -3,9 +3,9 @@
 //!
 //! - `wire`, `disk`, `world`: the network, the disks, the nodes and the faults;
 //! - `power`: a machine's power, which can fail at any point at which something is written or sent;
+//! - `puppet`: masternodes that do not keep the rules;
 //! - `journal`, `check`, `signatures`, `run`: the trace, the invariants, and how a scenario is run and
 //!   repeated;
-//! - `puppet`: masternodes that do not keep the rules;
 //! - `scenarios`: one short story per test.
 
 #![expect(clippy::unwrap_used, reason = "this is a test, helpers included")]

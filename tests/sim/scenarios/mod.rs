@@ -85,5 +85,5 @@ pub fn all() -> Vec<Scenario> {
         restart::ALL,
         trace::ALL,
     ];
-    [files.concat(), byzantine::all()].concat()
+    [files.concat(), byzantine::FILES.concat()].concat()
 }

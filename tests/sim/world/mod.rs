@@ -127,15 +127,20 @@ struct Machine {
     running: Option<Running>,
 }
 
+/// What a node starts with.
+struct Outfit {
+    files: NodeFiles,
+    environment: NodeEnvironment,
+    socket: Arc<Socket>,
+    power: Power,
+}
+
 struct Running {
     node: Node,
     power: Power,
     socket: Arc<Socket>,
     observer: JoinHandle<()>,
 }
-
-/// What a node is started with, and the machine's socket and power.
-type Outfit = (NodeFiles, NodeEnvironment, Arc<Socket>, Power);
 
 /// The time of day on one machine.
 struct Clock {
@@ -217,15 +222,15 @@ impl World {
 
     /// Starts a node with what its machine holds.
     pub async fn start(&mut self, node: usize) {
-        let (files, environment, socket, power) = self.outfit(node);
-        let started = Node::start(files, environment).await;
+        let outfit = self.outfit(node);
+        let started = Node::start(outfit.files, outfit.environment).await;
         let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
         let checker = self.checker.clone();
         let observing = checker.observe(node, running.chain().clone(), running.net().clone());
         self.machines[node].running = Some(Running {
             node: running,
-            socket,
-            power,
+            power: outfit.power,
+            socket: outfit.socket,
             observer: tokio::spawn(observing),
         });
         self.note_ended_faults();
@@ -273,7 +278,12 @@ impl World {
             consensus_key: machine.consensus_key.map(consensus_key),
             lock: None,
         };
-        (files, environment, socket, power)
+        Outfit {
+            files,
+            environment,
+            socket,
+            power,
+        }
     }
 
     pub async fn start_all(&mut self) {

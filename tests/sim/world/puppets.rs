@@ -7,14 +7,16 @@ use crate::puppet::raw::Attack;
 impl World {
     /// A puppet takes a masternode's place, before the others start.
     pub async fn puppet(&mut self, node: usize, behaviour: impl Behaviour) {
-        let (files, environment, ..) = self.taken_over(node);
-        let puppet = Puppet::start(node, files, environment, behaviour).await;
+        let outfit = self.taken_over(node);
+        let puppet = Puppet::start(node, outfit.files, outfit.environment, behaviour).await;
         self.puppets.insert(node, puppet);
     }
 
     /// The same for one that speaks the protocol by hand, with these masternodes.
     pub fn raw_puppet(&mut self, node: usize, victims: &[usize], attack: impl Attack) {
-        let (files, environment, ..) = self.taken_over(node);
+        let Outfit {
+            files, environment, ..
+        } = self.taken_over(node);
         let puppet = Puppet::start_raw(node, &files, environment, victims, attack);
         self.puppets.insert(node, puppet);
     }

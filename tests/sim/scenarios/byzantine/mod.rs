@@ -20,23 +20,19 @@ use super::Scenario;
 use crate::check::name;
 use crate::world::World;
 
-/// The stories of all behaviours.
-#[allow(dead_code, reason = "for a campaign")]
-pub fn all() -> Vec<Scenario> {
-    let files = [
-        bogus_bodies::ALL,
-        equivocating_proposals::ALL,
-        equivocating_votes::ALL,
-        flood::ALL,
-        late_votes::ALL,
-        protocol_breakers::ALL,
-        replay::ALL,
-        silence::ALL,
-        slow_answers::ALL,
-        sync_liars::ALL,
-    ];
-    files.concat()
-}
+/// The stories of each file.
+pub const FILES: [&[Scenario]; 10] = [
+    bogus_bodies::ALL,
+    equivocating_proposals::ALL,
+    equivocating_votes::ALL,
+    flood::ALL,
+    late_votes::ALL,
+    protocol_breakers::ALL,
+    replay::ALL,
+    silence::ALL,
+    slow_answers::ALL,
+    sync_liars::ALL,
+];
 
 const SECOND: Duration = Duration::from_secs(1);
 
