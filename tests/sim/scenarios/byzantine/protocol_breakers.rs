@@ -1,6 +1,7 @@
 //! A pinned masternode that breaks the protocol, in every way that the protocol names: each time the
 //! connection ends with `protocol_violation` and a sentence, and the others do not notice.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use quinn::{ConnectionError, SendStream};
@@ -71,11 +72,14 @@ type Ends = Arc<Mutex<Vec<(Violation, ConnectionError)>>>;
 
 struct Breaker {
     ends: Ends,
+    /// The way that comes next: one a session that got its Welcome.
+    next: AtomicUsize,
 }
 
 impl Attack for Breaker {
     async fn attack(&self, mut session: Session) {
-        let (violation, _) = WAYS[session.number as usize % WAYS.len()];
+        let way = self.next.fetch_add(1, Ordering::Relaxed);
+        let (violation, _) = WAYS[way % WAYS.len()];
         let quic = session.quic.clone();
         // Kept until the end: dropping a stream ends it.
         let _open = break_it(&mut session, violation).await;
@@ -201,7 +205,10 @@ async fn break_sync(session: &Session, violation: Violation) -> Option<SendStrea
 fn every_violation_ends_the_connection_with_its_name(seed: u64) {
     scenario(Plan::new(4), seed, async |world: &mut World| {
         let ends = Ends::default();
-        let breaker = Breaker { ends: ends.clone() };
+        let breaker = Breaker {
+            ends: ends.clone(),
+            next: AtomicUsize::new(0),
+        };
         world.raw_puppet(1, &[0, 2, 3], breaker);
         begin(world).await;
         // A node may refuse the puppet for a while after a violation.
