@@ -37,6 +37,11 @@ macro_rules! scenarios {
     };
 }
 
+/// The largest stories have their full size in release builds, and a smaller one in others.
+const fn sized(full: u32, small: u32) -> u32 {
+    if cfg!(debug_assertions) { small } else { full }
+}
+
 /// Runs a story of the suite and says how long that took here, which no assertion may depend on.
 #[cfg(test)]
 #[expect(
@@ -53,6 +58,7 @@ fn timed(story: fn(u64)) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
+mod behind;
 mod burst;
 mod clocks;
 mod disks;
@@ -62,4 +68,6 @@ mod partition;
 mod quiet;
 mod reach;
 mod restart;
+mod start;
 mod trace;
+mod uplinks;

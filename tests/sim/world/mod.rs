@@ -2,12 +2,14 @@
 //!
 //! Every fault goes through here, so that the checker knows which disconnects have a cause.
 
+mod bounds;
 mod faults;
 mod keys;
 mod machines;
 mod payments;
 mod waits;
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -56,8 +58,6 @@ pub struct Plan {
     pub first_power: u64,
     pub slot: Duration,
     pub link: Link,
-    /// What each node can send, to all others together.
-    pub uplink: Option<Rate>,
     /// Outputs of 10 TIME to spend: one for each transaction of a story.
     pub allocations: usize,
 }
@@ -70,7 +70,6 @@ impl Plan {
             first_power: 1,
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
-            uplink: None,
             allocations: 64,
         }
     }
@@ -89,6 +88,7 @@ pub struct World {
     machines: Vec<Machine>,
     submitted: Vec<Submitted>,
     spent: usize,
+    apart: BTreeMap<(usize, usize), Instant>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -144,14 +144,8 @@ impl World {
         let watcher = move |sent: Sent| packets.packet(sent);
         let nodes = 0..plan.masternodes + plan.full_nodes;
         let addresses = nodes.clone().map(|node| PeerIp::from(address(node)));
-        let wire = Wire::start(plan.link, entropy.clone(), watcher);
-        for node in nodes.clone() {
-            if let Some(rate) = plan.uplink {
-                wire.share_uplink(&[address(node)], rate);
-            }
-        }
         Self {
-            wire,
+            wire: Wire::start(plan.link, entropy.clone(), watcher),
             checker: Arc::new(Checker::new(journal.clone(), addresses)),
             journal,
             random: entropy.rng("world"),
@@ -161,6 +155,7 @@ impl World {
             genesis,
             submitted: Vec::new(),
             spent: 0,
+            apart: BTreeMap::new(),
         }
     }
 

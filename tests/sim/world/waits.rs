@@ -118,7 +118,7 @@ impl World {
     }
 
     /// Then the two machines do not know what the other signs.
-    fn key_in_two_places(&self) -> bool {
+    pub(super) fn key_in_two_places(&self) -> bool {
         let holders = self
             .machines
             .iter()
@@ -136,7 +136,7 @@ impl World {
         node < self.masternodes
     }
 
-    fn belong_together(&self, a: usize, b: usize) -> bool {
+    pub(super) fn belong_together(&self, a: usize, b: usize) -> bool {
         let (one, other) = (&self.machines[a], &self.machines[b]);
         let somebody_dials = self.is_masternode(a)
             || self.is_masternode(b)
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// The running nodes of the true chain.
-    fn on_chain(&self) -> Vec<usize> {
+    pub(super) fn on_chain(&self) -> Vec<usize> {
         let on_chain = |node: &usize| {
             let machine = &self.machines[*node];
             machine.running.is_some() && machine.genesis == self.genesis
@@ -166,6 +166,8 @@ impl World {
     /// A running node is healthy, and its registry says what was observed.
     async fn look(&mut self) {
         self.checker.look_for_one_sided();
+        self.look_for_late_reconnects();
+        self.look_at_bounds().await;
         for (node, machine) in self.machines.iter_mut().enumerate() {
             let Some(running) = &mut machine.running else {
                 continue;
@@ -192,16 +194,6 @@ impl World {
             let evidence = self.consensus(node).evidence;
             if evidence > 0 && !self.key_in_two_places() {
                 let text = format!("{} saw {evidence} double signatures", name(node));
-                self.journal.violation(text);
-            }
-        }
-        for node in self.on_chain() {
-            let (shown, held) = (
-                self.node(node).net().peers().len(),
-                self.checker.peers(node),
-            );
-            if shown != held {
-                let text = format!("{} shows {shown} peers and has {held}", name(node));
                 self.journal.violation(text);
             }
         }
