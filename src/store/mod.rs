@@ -27,6 +27,7 @@
 //! [`StoreError::Damaged`].
 
 mod backend;
+mod bans;
 mod blocks;
 mod error;
 mod peers;

@@ -9,7 +9,7 @@ mod layout;
 use super::testing::{Disk, Fate, fates};
 use super::*;
 use crate::ledger::fixture;
-use crate::types::{BlockHash, Height, PeerIp};
+use crate::types::{Ban, BannedBy, BlockHash, Height, PeerIp};
 use std::path::Path;
 
 fn genesis() -> Arc<Genesis> {
@@ -320,6 +320,24 @@ async fn the_peers_of_the_last_run_are_found_again() {
         store.earlier_peers().await.unwrap().len(),
         MAX_EARLIER_PEERS
     );
+}
+
+#[tokio::test]
+async fn bans_outlive_a_restart_and_are_replaced_as_a_whole() {
+    let disk = Disk::default();
+    let store = open(&disk).unwrap();
+    assert_eq!(store.bans().await.unwrap(), []);
+    let ban = |ip: &str| {
+        let ip = ip.parse().unwrap();
+        Ban::new(ip, (1, 2), BannedBy::Operator, "why")
+    };
+    let bans = vec![ban("10.0.0.9"), ban("::1")];
+    store.save_bans(bans.clone()).await.unwrap();
+    drop(store);
+    let store = open(&disk).unwrap();
+    assert_eq!(store.bans().await.unwrap(), bans);
+    store.save_bans(Vec::new()).await.unwrap();
+    assert_eq!(store.bans().await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use crate::run::scenario;
 use crate::world::{Plan, World};
 
 scenarios! {
-    a_certificate_is_rotated_without_an_outage,
+    a_certificate_is_rotated_by_restarts_without_an_outage,
+    a_certificate_is_rotated_while_all_run_and_nobody_disconnects,
     a_consensus_key_on_two_machines_forks_nothing,
 }
 
@@ -14,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A record with two pins is installed everywhere, one node after the other, and then the
 /// masternode goes over to its next key. The chain never stops.
-fn a_certificate_is_rotated_without_an_outage(seed: u64) {
+fn a_certificate_is_rotated_by_restarts_without_an_outage(seed: u64) {
     scenario(Plan::new(4), seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
@@ -35,6 +36,37 @@ fn a_certificate_is_rotated_without_an_outage(seed: u64) {
         world.pay(0).await;
         world.run(60 * SECOND).await;
         assert!(world.height(1).0 >= before.0 + 12, "{}", world.height(1));
+        assert_eq!(world.consensus(0).not_signing, None);
+    });
+}
+
+/// The same without a restart: no connection ends. Those made later use the next key.
+fn a_certificate_is_rotated_while_all_run_and_nobody_disconnects(seed: u64) {
+    scenario(Plan::new(4), seed, async |world: &mut World| {
+        world.start_all().await;
+        world.connected_within(20 * SECOND).await;
+        world.run(15 * SECOND).await;
+        let record = world.record_with_two_pins(0);
+        for node in world.all() {
+            world.install_record(node, &record);
+            world.reload(node).await;
+            world.run(10 * SECOND).await;
+        }
+        world.rotate_key(0);
+        world.reload(0).await;
+        world.run(60 * SECOND).await;
+        assert_eq!(world.checker.disconnects(), 0);
+        world.crash(2);
+        world.run(40 * SECOND).await;
+        world.start(2).await;
+        world.connected_within(90 * SECOND).await;
+        world.level_within(30 * SECOND).await;
+        let peers = world.node(2).net().peers();
+        let rotated = peers
+            .iter()
+            .find(|peer| peer.masternode == Some(0))
+            .unwrap();
+        assert_eq!(rotated.node_id, record.pins[1]);
         assert_eq!(world.consensus(0).not_signing, None);
     });
 }
@@ -71,14 +103,15 @@ fn a_consensus_key_on_two_machines_forks_nothing(seed: u64) {
         let evidence: u64 = (1..5).map(|node| world.consensus(node).evidence).sum();
         assert!(evidence > 0, "nobody noticed");
 
+        world.disturb(old);
+        world.disturb(new);
         for node in [1, 2, old] {
-            world.stop(node).await;
             world.install_record(node, &moved);
-            world.start(node).await;
-            world.run(30 * SECOND).await;
+            world.reload(node).await;
         }
+        world.run(30 * SECOND).await;
         let why = world.consensus(old).not_signing.unwrap_or_default();
-        assert!(why.contains("record"), "{why}");
+        assert!(why.contains("another machine"), "{why}");
         assert_eq!(world.consensus(new).not_signing, None);
         world.stop(old).await;
     });

@@ -37,9 +37,14 @@ macro_rules! scenarios {
     };
 }
 
-/// The largest stories have their full size in release builds, and a smaller one in others.
+/// The largest stories have their full size in a release build of the suite, and a smaller one in
+/// the dev profile and in campaigns, which run each of them many times.
 const fn sized(full: u32, small: u32) -> u32 {
-    if cfg!(debug_assertions) { small } else { full }
+    if cfg!(all(test, not(debug_assertions))) {
+        full
+    } else {
+        small
+    }
 }
 
 /// Runs a story of the suite and says how long that took here, which no assertion may depend on.
@@ -61,13 +66,38 @@ fn timed(story: fn(u64)) {
 mod behind;
 mod burst;
 mod clocks;
+mod crashes;
 mod disks;
 mod genesis;
 mod keys;
 mod partition;
 mod quiet;
+mod random;
 mod reach;
 mod restart;
 mod start;
 mod trace;
 mod uplinks;
+
+/// Every story.
+#[allow(dead_code, reason = "for a campaign")]
+pub fn all() -> Vec<Scenario> {
+    let files = [
+        behind::ALL,
+        burst::ALL,
+        clocks::ALL,
+        crashes::ALL,
+        crashes::MATRIX,
+        disks::ALL,
+        genesis::ALL,
+        keys::ALL,
+        partition::ALL,
+        quiet::ALL,
+        random::ALL,
+        reach::ALL,
+        restart::ALL,
+        start::ALL,
+        uplinks::ALL,
+    ];
+    files.concat()
+}

@@ -27,7 +27,8 @@ impl World {
         let mut apart = BTreeMap::new();
         for (a, b) in self.pairs() {
             let connected = self.checker.held(a, b).is_some() && self.checker.held(b, a).is_some();
-            if connected || self.key_in_two_places() || !self.belong_together(a, b) {
+            let excused = self.bad.contains(&(a, b)) || self.key_in_two_places();
+            if connected || excused || !self.belong_together(a, b) {
                 continue;
             }
             let mut since = self.apart.get(&(a, b)).copied().unwrap_or(now);

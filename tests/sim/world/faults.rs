@@ -40,7 +40,36 @@ impl World {
     pub fn heal(&mut self) {
         self.journal.event("all cuts end");
         self.wire.heal();
-        self.checker.faults_end(|a, b| self.joined(a, b));
+        self.note_ended_faults();
+    }
+
+    /// From now on a node's links to all others are like this, so bad that connections may end.
+    pub fn bad_links(&mut self, node: usize, link: Link) {
+        self.journal.event(format!("{} has {link:?}", name(node)));
+        for other in self.all().into_iter().filter(|other| *other != node) {
+            self.wire.set_link(address(node), address(other), link);
+            self.wire.set_link(address(other), address(node), link);
+            self.bad.insert((node.min(other), node.max(other)));
+            self.checker.fault_begins(node, other);
+        }
+    }
+
+    /// All links are as they were at first.
+    pub fn good_links(&mut self) {
+        self.journal.event("all links are good");
+        for (a, b) in std::mem::take(&mut self.bad) {
+            self.wire.set_link(address(a), address(b), self.link);
+            self.wire.set_link(address(b), address(a), self.link);
+        }
+        self.note_ended_faults();
+    }
+
+    /// The faults between two nodes that run and reach each other over good links are over.
+    pub(super) fn note_ended_faults(&self) {
+        self.checker.faults_end(|a, b| {
+            let good = !self.bad.contains(&(a.min(b), a.max(b)));
+            good && self.joined(a, b)
+        });
     }
 
     /// From now on a node hears only whom it has written to.
@@ -81,14 +110,14 @@ impl World {
     /// The router before a translated node starts again: its node's connections are lost.
     pub fn forget_translation(&mut self, node: usize) {
         (self.journal).event(format!("the router of {} starts again", name(node)));
-        self.shake(node);
+        self.disturb(node);
         self.wire.forget_translation(self.machines[node].inside);
     }
 
     /// A running node's machine gets another address.
     pub fn move_to(&mut self, node: usize, ip: Ipv4Addr) {
         (self.journal).event(format!("{} moves to {ip}", name(node)));
-        self.shake(node);
+        self.disturb(node);
         self.checker.also_at(node, PeerIp::from(IpAddr::V4(ip)));
         let machine = &mut self.machines[node];
         machine.inside.set_ip(ip.into());
@@ -106,11 +135,11 @@ impl World {
     }
 
     /// Something befalls all connections of a node at this moment, and is over.
-    fn shake(&self, node: usize) {
+    pub fn disturb(&self, node: usize) {
         for other in self.all().into_iter().filter(|other| *other != node) {
             self.checker.fault_begins(node, other);
         }
-        self.checker.faults_end(|a, b| self.joined(a, b));
+        self.note_ended_faults();
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn genesis(plan: &Plan) -> Genesis {
     let masternode = |node| GenesisMasternode {
         name: name(node),
         consensus_key: (&consensus_key(node)).into(),
-        power: if node == 0 { plan.first_power } else { 1 },
+        power: plan.powers.get(node).copied().unwrap_or(1),
         payout: Address([9; 32]),
     };
     let allocation = Allocation {

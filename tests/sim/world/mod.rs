@@ -7,9 +7,10 @@ mod faults;
 mod keys;
 mod machines;
 mod payments;
+mod power;
 mod waits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -41,6 +42,7 @@ use self::payments::Submitted;
 use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
+use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
 use super::wire::{Link, Rate, Sent, Socket, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
@@ -48,14 +50,14 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 
 /// What a world is made of. What is special about one machine is said of it before it starts, by the
 /// methods in `machines` and `faults`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
     /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
     pub full_nodes: usize,
-    /// The first masternode's voting power; the others have 1.
-    pub first_power: u64,
+    /// The masternodes' voting powers; 1 where none is given.
+    pub powers: Vec<u64>,
     pub slot: Duration,
     pub link: Link,
     /// Outputs of 10 TIME to spend: one for each transaction of a story.
@@ -67,7 +69,7 @@ impl Plan {
         Self {
             masternodes,
             full_nodes: 0,
-            first_power: 1,
+            powers: Vec::new(),
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
             allocations: 64,
@@ -88,6 +90,9 @@ pub struct World {
     machines: Vec<Machine>,
     submitted: Vec<Submitted>,
     spent: usize,
+    link: Link,
+    /// Pairs whose links are worse than that.
+    bad: BTreeSet<(usize, usize)>,
     apart: BTreeMap<(usize, usize), Instant>,
 }
 
@@ -110,12 +115,14 @@ struct Machine {
     records: Vec<MasternodeRecord>,
     store_threads: StoreThreads,
     starts: u64,
+    unsafe_sign: bool,
     running: Option<Running>,
 }
 
 struct Running {
     node: Node,
     socket: Arc<Socket>,
+    power: Power,
     observer: JoinHandle<()>,
 }
 
@@ -155,6 +162,8 @@ impl World {
             genesis,
             submitted: Vec::new(),
             spent: 0,
+            link: plan.link,
+            bad: BTreeSet::new(),
             apart: BTreeMap::new(),
         }
     }
@@ -195,24 +204,32 @@ impl World {
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
         self.journal.event(format!("{} starts", name(node)));
+        let power = Power::default();
         let socket = self.wire.socket(machine.inside);
         let context = format!("{} start {}", name(node), machine.starts);
+        let file = |file: &FileInMemory| PoweredFile {
+            file: file.clone(),
+            power: power.clone(),
+        };
         let environment = NodeEnvironment {
-            socket: socket.clone(),
+            socket: Arc::new(PoweredSocket {
+                socket: socket.clone(),
+                power: power.clone(),
+            }),
             runtime: Arc::new(TokioRuntime),
             clock: Arc::new(Clock {
                 began: Instant::now() - self.journal.elapsed(),
                 skew_ms: machine.skew_ms.clone(),
             }),
             entropy: Entropy::from_seed(self.entropy.derive(&context)),
-            store: machine.disk.backend(),
+            store: powered_disk(&machine.disk, &power),
             store_threads: machine.store_threads,
             offload: Offload::Inline,
-            pins: Arc::new(machine.pins.clone()),
-            consensus_state: Arc::new(machine.consensus_state.clone()),
+            pins: Arc::new(file(&machine.pins)),
+            consensus_state: Arc::new(file(&machine.consensus_state)),
             rpc: None,
             timing: NetTiming::RECOMMENDED,
-            unsafe_sign: false,
+            unsafe_sign: machine.unsafe_sign,
         };
         let files = NodeFiles {
             dir: DataDir::new(Path::new("/simulated")),
@@ -230,9 +247,10 @@ impl World {
         machine.running = Some(Running {
             node: running,
             socket,
+            power,
             observer: tokio::spawn(observing),
         });
-        self.checker.faults_end(|a, b| self.joined(a, b));
+        self.note_ended_faults();
     }
 
     pub async fn start_all(&mut self) {
@@ -255,7 +273,7 @@ impl World {
     pub fn crash(&mut self, node: usize) {
         self.journal.event(format!("{} crashes", name(node)));
         let running = self.take(node);
-        running.socket.unplug();
+        running.power.cut();
         let fate = fates()[self.random.random_range(0..fates().len())];
         let disk = &mut self.machines[node].disk;
         *disk = disk.after_crash(fate);
@@ -286,7 +304,6 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
-        self.forget_submitted_at(node);
         running
     }
 

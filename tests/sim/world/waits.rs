@@ -40,19 +40,21 @@ impl World {
         self.within(limit, "level", Self::what_is_not_level).await
     }
 
-    /// Waits until every submitted transaction is final on all running nodes of the chain.
+    /// Waits until no running node of the chain refuses to sign.
+    pub async fn all_sign_within(&mut self, limit: Duration) -> Duration {
+        self.within(limit, "signing", Self::who_does_not_sign).await
+    }
+
+    /// Waits until every submitted transaction is final on all running nodes of the chain. One
+    /// whose node has been down since, before it was final, need not be.
     pub async fn transactions_final_within(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
-        for Submitted { txid, .. } in self.submitted.clone() {
+        let machines = &self.machines;
+        (self.submitted).retain(|one| one.was_final || machines[one.node].starts == one.start);
+        for at in 0..self.submitted.len() {
+            let txid = self.submitted[at].txid;
             for node in self.on_chain() {
-                while self
-                    .node(node)
-                    .chain()
-                    .find_transaction(txid)
-                    .await
-                    .unwrap()
-                    .is_none()
-                {
+                while !self.is_final(node, txid).await {
                     let node = name(node);
                     assert!(
                         Instant::now() < end,
@@ -61,7 +63,13 @@ impl World {
                     sleep(LOOK).await;
                 }
             }
+            self.submitted[at].was_final = true;
         }
+    }
+
+    async fn is_final(&self, node: usize, txid: TxId) -> bool {
+        let found = self.node(node).chain().find_transaction(txid).await;
+        found.unwrap().is_some()
     }
 
     async fn within(
@@ -134,6 +142,13 @@ impl World {
     /// Whether it is one of those that genesis names; a copy of its key elsewhere does not count.
     fn is_masternode(&self, node: usize) -> bool {
         node < self.masternodes
+    }
+
+    fn who_does_not_sign(&self) -> Option<String> {
+        self.masternodes_on_chain().into_iter().find_map(|node| {
+            let why = self.consensus(node).not_signing?;
+            Some(format!("{}: {why}", name(node)))
+        })
     }
 
     pub(super) fn belong_together(&self, a: usize, b: usize) -> bool {
