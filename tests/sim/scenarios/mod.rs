@@ -65,7 +65,7 @@ fn timed(story: fn(u64)) {
 
 mod behind;
 mod burst;
-pub mod byzantine;
+mod byzantine;
 mod clocks;
 mod crashes;
 mod disks;

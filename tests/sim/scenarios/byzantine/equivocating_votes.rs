@@ -73,9 +73,9 @@ fn two_votes_to_everybody_are_evidence_everywhere(seed: u64) {
     scenario(Plan::new(4), seed, async |world: &mut World| {
         world.puppet(3, TwoVotes::default()).await;
         begin(world).await;
-        let made = goes_on(world, 300 * SECOND).await;
-        assert!(made >= 55, "{made} heights");
-        assert!(world.acts(3) >= 50, "{} slots", world.acts(3));
+        let made = goes_on(world, 150 * SECOND).await;
+        assert!(made >= 26, "{made} heights");
+        assert!(world.acts(3) >= 25, "{} slots", world.acts(3));
         let sentences = all_hold_evidence(world, &[3]).await;
         let votes = |of: &str| sentences.iter().any(|one| one.contains(of));
         assert!(
@@ -93,9 +93,9 @@ fn a_different_vote_for_each_half_stops_nobody(seed: u64) {
         };
         world.puppet(0, behaviour).await;
         begin(world).await;
-        let made = goes_on(world, 300 * SECOND).await;
-        assert!(made >= 55, "{made} heights");
-        assert!(world.acts(0) >= 50, "{} slots", world.acts(0));
+        let made = goes_on(world, 150 * SECOND).await;
+        assert!(made >= 26, "{made} heights");
+        assert!(world.acts(0) >= 25, "{} slots", world.acts(0));
     });
 }
 
@@ -110,8 +110,8 @@ fn three_of_ten_that_vote_twice_stop_nobody(seed: u64) {
             world.puppet(puppet, behaviour).await;
         }
         begin(world).await;
-        let made = goes_on(world, 120 * SECOND).await;
-        assert!(made >= 20, "{made} heights");
+        let made = goes_on(world, 60 * SECOND).await;
+        assert!(made >= 8, "{made} heights");
         all_hold_evidence(world, &[1, 9]).await;
     });
 }

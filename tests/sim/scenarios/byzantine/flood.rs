@@ -14,6 +14,7 @@ use timed::wire::{
     BodyHeader, ConsensusMessage, KeepaliveMessage, Ping, ReachSet, StreamKind, SyncRequest,
     SyncUp, TransactionsMessage,
 };
+use tokio::time::sleep;
 
 use super::*;
 use crate::puppet::bogus_transaction;
@@ -82,7 +83,7 @@ async fn pings(keepalive: &mut SendStream) -> Option<()> {
 async fn votes(victim: &Victim, mut stream: SendStream, mut random: ChaCha20Rng) -> Option<()> {
     loop {
         victim.acts.fetch_add(1, Ordering::Relaxed);
-        let height = Height(random.random_range(0..40));
+        let height = Height(random.random_range(1..12));
         let (round, block) = (
             Round(random.random_range(0..12)),
             BlockHash(random.random()),
@@ -143,6 +144,9 @@ async fn junk_transactions(mut stream: SendStream, mut random: ChaCha20Rng) -> O
     }
 }
 
+/// Enough of them to use up what a server sends without a confirmation.
+const HEADER_REQUESTS: usize = 6;
+
 /// Opens as many requests as the victim takes, and reads and confirms nothing: first for headers, whose
 /// long frames use up what may be unconfirmed, then for bodies, whose many frames keep their places.
 async fn requests(victim: &Victim) -> Option<()> {
@@ -150,8 +154,11 @@ async fn requests(victim: &Victim) -> Option<()> {
     let mut open = Vec::new();
     loop {
         let (mut send, answer) = victim.quic.open_bi().await.ok()?;
+        if open.len() == HEADER_REQUESTS {
+            sleep(SECOND).await;
+        }
         let request = match open.len() {
-            0..6 => SyncRequest::Headers { first, last },
+            0..HEADER_REQUESTS => SyncRequest::Headers { first, last },
             _ => SyncRequest::Bodies { first, last },
         };
         send.write_all(&[StreamKind::Sync.byte()]).await.ok()?;
@@ -175,6 +182,7 @@ fn a_flood_on_every_stream_stops_nobody(seed: u64) {
         let made = goes_on(world, 40 * SECOND).await;
         assert!(made >= 4, "{made} heights");
         assert!(world.acts(3) >= 3_000, "{} messages", world.acts(3));
+        all_hold_evidence(world, &[3]).await;
         for node in world.honest() {
             for peer in world.node(node).net().peers() {
                 let flooder = peer.ip == address(3).into();

@@ -92,6 +92,23 @@ async fn goes_on(world: &mut World, time: Duration) -> u64 {
     world.height(honest[0]).0 - first.0
 }
 
+/// Every honest node blames these, and nobody else, for something that it names so.
+fn all_blame(world: &World, whom: &[usize], what: &str) {
+    for node in world.honest() {
+        let blamed = world.consensus(node).blamed;
+        let names: Vec<String> = whom.iter().map(|puppet| name(*puppet)).collect();
+        let found: Vec<&String> = blamed.iter().map(|one| &one.name).collect();
+        assert_eq!(
+            found,
+            names.iter().collect::<Vec<_>>(),
+            "{}: {blamed:?}",
+            name(node)
+        );
+        let said = blamed.iter().all(|one| one.last.contains(what));
+        assert!(said, "{}: {blamed:?}", name(node));
+    }
+}
+
 /// Every honest node holds evidence, and all of it is about one of these; returns the sentences of the
 /// first.
 async fn all_hold_evidence(world: &World, of: &[usize]) -> Vec<String> {

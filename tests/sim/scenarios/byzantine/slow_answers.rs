@@ -81,7 +81,7 @@ fn an_endless_slow_answer_does_not_hold_a_node_back(seed: u64) {
         world.run(10 * SECOND).await;
         for node in 1..6 {
             world.pay(node).await;
-            world.run(60 * SECOND).await;
+            world.run(30 * SECOND).await;
         }
         // At first it reaches nobody else.
         for node in 1..6 {
@@ -102,6 +102,6 @@ fn an_endless_slow_answer_does_not_hold_a_node_back(seed: u64) {
             .clone();
         let slow = replaced.iter().any(|(who, _)| *who == address(0).into());
         assert!(slow, "{replaced:?}");
-        goes_on(world, 60 * SECOND).await;
+        goes_on(world, 30 * SECOND).await;
     });
 }
