@@ -70,15 +70,19 @@ mod trace;
 #[allow(dead_code, reason = "for a campaign")]
 pub fn all() -> Vec<Scenario> {
     let files = [
+        burst::ALL,
         clocks::ALL,
         crashes::ALL,
         crashes::MATRIX,
+        disks::ALL,
         genesis::ALL,
+        keys::ALL,
         partition::ALL,
         quiet::ALL,
         random::ALL,
         reach::ALL,
         restart::ALL,
+        trace::ALL,
     ];
     files.concat()
 }

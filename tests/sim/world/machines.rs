@@ -104,6 +104,8 @@ impl World {
     pub fn copy_consensus_key(&mut self, from: usize, to: usize) {
         let event = format!("{} has the consensus key of {}", name(to), name(from));
         self.journal.event(event);
+        let key = timed::types::ConsensusKey::from(&consensus_key(from));
+        self.journal.share_key(format!("{key:?}"));
         self.machines[to].consensus_key = self.machines[from].consensus_key;
     }
 }

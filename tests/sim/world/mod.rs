@@ -49,14 +49,16 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 
 /// What a world is made of. What is special about one machine is said of it before it starts, by the
 /// methods in `machines` and `faults`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
     /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
     pub full_nodes: usize,
-    /// The masternodes' voting powers; 1 where none is given.
-    pub powers: Vec<u64>,
+    /// The first masternode's voting power; the others have 1.
+    pub first_power: u64,
+    /// Instead, the voting powers of the first masternodes.
+    pub powers: &'static [u64],
     pub slot: Duration,
     pub link: Link,
     /// What each node can send, to all others together.
@@ -70,7 +72,8 @@ impl Plan {
         Self {
             masternodes,
             full_nodes: 0,
-            powers: Vec::new(),
+            first_power: 1,
+            powers: &[],
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
             uplink: None,
@@ -122,8 +125,8 @@ struct Machine {
 
 struct Running {
     node: Node,
-    socket: Arc<Socket>,
     power: Power,
+    socket: Arc<Socket>,
     observer: JoinHandle<()>,
 }
 
@@ -212,11 +215,11 @@ impl World {
         self.journal.event(format!("{} starts", name(node)));
         let power = Power::default();
         let socket = self.wire.socket(machine.inside);
-        let context = format!("{} start {}", name(node), machine.starts);
         let file = |file: &FileInMemory| PoweredFile {
             file: file.clone(),
             power: power.clone(),
         };
+        let context = format!("{} start {}", name(node), machine.starts);
         let environment = NodeEnvironment {
             socket: Arc::new(PoweredSocket {
                 socket: socket.clone(),
@@ -252,8 +255,8 @@ impl World {
         let observing = checker.observe(node, running.chain().clone(), running.net().clone());
         machine.running = Some(Running {
             node: running,
-            socket,
             power,
+            socket,
             observer: tokio::spawn(observing),
         });
         self.note_ended_faults();
@@ -310,6 +313,7 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
+        self.forget_submitted_at(node);
         running
     }
 

@@ -40,21 +40,24 @@ impl World {
         self.within(limit, "level", Self::what_is_not_level).await
     }
 
-    /// Waits until no running node of the chain refuses to sign.
+    /// Waits until no running masternode of the chain refuses to sign.
     pub async fn all_sign_within(&mut self, limit: Duration) -> Duration {
         self.within(limit, "signing", Self::who_does_not_sign).await
     }
 
-    /// Waits until every submitted transaction is final on all running nodes of the chain. One
-    /// whose node has been down since, before it was final, need not be.
+    /// Waits until every submitted transaction is final on all running nodes of the chain.
     pub async fn transactions_final_within(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
-        let machines = &self.machines;
-        (self.submitted).retain(|one| one.was_final || machines[one.node].starts == one.start);
-        for at in 0..self.submitted.len() {
-            let txid = self.submitted[at].txid;
+        for Submitted { txid, .. } in self.submitted.clone() {
             for node in self.on_chain() {
-                while !self.is_final(node, txid).await {
+                while self
+                    .node(node)
+                    .chain()
+                    .find_transaction(txid)
+                    .await
+                    .unwrap()
+                    .is_none()
+                {
                     let node = name(node);
                     assert!(
                         Instant::now() < end,
@@ -63,13 +66,7 @@ impl World {
                     sleep(LOOK).await;
                 }
             }
-            self.submitted[at].was_final = true;
         }
-    }
-
-    async fn is_final(&self, node: usize, txid: TxId) -> bool {
-        let found = self.node(node).chain().find_transaction(txid).await;
-        found.unwrap().is_some()
     }
 
     async fn within(
@@ -134,6 +131,13 @@ impl World {
         holders.count() > self.masternodes
     }
 
+    fn who_does_not_sign(&self) -> Option<String> {
+        self.masternodes_on_chain().into_iter().find_map(|node| {
+            let why = self.consensus(node).not_signing?;
+            Some(format!("{}: {why}", name(node)))
+        })
+    }
+
     fn masternodes_on_chain(&self) -> Vec<usize> {
         let on_chain = self.on_chain().into_iter();
         on_chain.filter(|node| self.is_masternode(*node)).collect()
@@ -142,13 +146,6 @@ impl World {
     /// Whether it is one of those that genesis names; a copy of its key elsewhere does not count.
     fn is_masternode(&self, node: usize) -> bool {
         node < self.masternodes
-    }
-
-    fn who_does_not_sign(&self) -> Option<String> {
-        self.on_chain().into_iter().find_map(|node| {
-            let why = self.consensus(node).not_signing?;
-            Some(format!("{}: {why}", name(node)))
-        })
     }
 
     fn belong_together(&self, a: usize, b: usize) -> bool {
