@@ -4,6 +4,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage. With `--json` the last line of the standard output is one
 //! JSON value; an error is `{"error": "sentence"}`.
 
+mod ban;
 mod cert;
 mod client;
 mod genesis;
@@ -47,13 +48,17 @@ enum Command {
     /// Make or install a chain's genesis
     #[command(subcommand)]
     Genesis(genesis::Command),
-    /// Look at certificates
+    /// Look at certificates, change this masternode's without an outage, take others'
     #[command(subcommand)]
     Cert(cert::Command),
     /// Show the running node: height, peers, quorum, sync, signing
     Status,
     /// Show all peers, connected or not, and why
-    Peers,
+    Peers(peers::Arguments),
+    /// Ban an address for a time: it is neither taken nor dialed, and told why
+    Ban(ban::Ban),
+    /// Lift the ban of an address, completely
+    Unban(ban::Unban),
     /// Stop the running node
     Stop,
     /// Keep a key, see what it holds, send from it
@@ -97,7 +102,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Genesis(command) => genesis::run(&context, command)?,
         Command::Cert(command) => cert::run(&context, command)?,
         Command::Status => status::run(&context)?,
-        Command::Peers => peers::run(&context)?,
+        Command::Peers(arguments) => peers::run(&context, &arguments)?,
+        Command::Ban(arguments) => ban::ban(&context, &arguments)?,
+        Command::Unban(arguments) => ban::unban(&context, &arguments)?,
         Command::Stop => rpc::stop(&context)?,
         Command::Wallet(command) => wallet::run(&context, command)?,
         Command::Rpc(arguments) => rpc::run(&context, arguments)?,

@@ -1,6 +1,7 @@
 //! What people and programs read: tables within 100 columns, or one JSON value.
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -81,6 +82,25 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// A duration as a person types it.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time like 500ms, 10s, 2m, 24h or 7d".to_owned();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = |unit| Duration::from_secs(number.saturating_mul(unit));
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(seconds(1)),
+        "m" => Ok(seconds(60)),
+        "h" => Ok(seconds(3_600)),
+        "d" => Ok(seconds(86_400)),
+        _ => Err(wrong()),
+    }
+}
+
 /// Bytes for people.
 pub(super) fn bytes(bytes: u64) -> String {
     match bytes {
@@ -116,5 +136,22 @@ mod tests {
         assert_eq!(duration(90_000), "1 d 1 h");
         assert_eq!(bytes(9_999), "9999 B");
         assert_eq!(bytes(12_345_678), "12 MB");
+    }
+
+    #[test]
+    fn typed_durations_have_a_unit() {
+        for (text, seconds) in [
+            ("10s", 10),
+            ("7", 7),
+            ("2m", 120),
+            ("3h", 10_800),
+            ("1d", 86_400),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "s", "-1s", "1.5s", "10w"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -5,6 +5,15 @@
 //! lost; and a file that is missing on a chain that has blocks was lost. In all these cases the node
 //! follows and signs nothing where it may have signed before.
 //!
+//! A node without the file takes the chain for new when nobody tells it of a block, and signs at
+//! height 1. The file then says [`UNPROVEN`] until the height is finalized with this node's part in
+//! it: else a node that lost everything, and was told of the chain too late, would have made itself
+//! a file that a restart takes for its own history.
+//!
+//! There is no marker for "this key has never signed", with which such a node need not wait for a
+//! live height: at the first start it cannot be told from one that lost everything, and written when
+//! the key is made it would come back with the backup that is made then.
+//!
 //! The file is text, so that a person can read it; it names the chain and the key, so that it is
 //! not taken for another's.
 
@@ -17,6 +26,9 @@ use crate::types::{ConsensusKey, GenesisHash, Height};
 pub(super) const LIVE_WITHIN_MS: u64 = 60_000;
 
 const TITLE: &str = "timed consensus state v1";
+
+/// A fifth line: the height was begun without the file, as the first of a chain taken for new.
+const UNPROVEN: &str = "unproven";
 
 /// Why the state file stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -65,9 +77,11 @@ pub(super) struct Guard {
     unsafe_sign: bool,
     /// The height in the file; `None` while there is no file.
     written: Option<Height>,
-    /// Whether there was no file at start: then one that has been written since says nothing about
-    /// what was signed before.
+    /// Whether there was no file at start, or an unproven one: then it says nothing about what was
+    /// signed before.
     began_without: bool,
+    /// Whether the file says that it is unproven.
+    unproven: bool,
     /// Nothing is signed up to this height, and why.
     blocked: Option<(Height, String)>,
     /// Of a start without the file: whether a height has been finalized live since.
@@ -98,9 +112,10 @@ impl Guard {
                     action: "read",
                     source,
                 })?;
-        let written = match content {
-            None => None,
-            Some(content) => Some(parse(&content, &genesis, &key, &file.name())?),
+        let content = content.map(|content| parse(&content, &genesis, &key, &file.name()));
+        let (written, unproven) = match content.transpose()? {
+            None => (None, false),
+            Some((height, unproven)) => (Some(height), unproven),
         };
         let blocked = written.filter(|height| *height > tip.next()).map(|height| {
             let why = format!(
@@ -117,7 +132,8 @@ impl Guard {
             key,
             unsafe_sign,
             written,
-            began_without: written.is_none(),
+            began_without: written.is_none() || unproven,
+            unproven,
             blocked,
             seen_live: false,
             chain_has_blocks: tip > Height::GENESIS,
@@ -141,8 +157,13 @@ impl Guard {
         let chain_has_blocks = self.chain_has_blocks || height > Height(1);
         (self.may_have_lost_state() && chain_has_blocks).then(|| {
             format!(
-                "{} was missing at start; nothing is signed until a height has been finalized live",
-                self.file.name()
+                "{} was missing{}; nothing is signed until a height has been finalized live",
+                self.file.name(),
+                if self.unproven {
+                    " when this node signed at height 1, and nothing shows that it was new then"
+                } else {
+                    " at start"
+                }
             )
         })
     }
@@ -169,10 +190,28 @@ impl Guard {
         if self.written.is_some_and(|written| written >= height) {
             return Ok(());
         }
-        let content = format!(
+        self.write(height, self.may_have_lost_state()).await
+    }
+
+    /// The engine has decided a height by votes that it received, and its block is recent; or this
+    /// node's own logged precommit is part of what decided it. Call it before the block is
+    /// committed: with it goes the log, and then nothing shows it any more.
+    pub(super) async fn finalized_live(&mut self) -> Result<(), StateFileError> {
+        self.seen_live = true;
+        match self.written {
+            Some(height) if self.unproven => self.write(height, false).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, height: Height, unproven: bool) -> Result<(), StateFileError> {
+        let mut content = format!(
             "{TITLE}\ngenesis {}\nkey {}\nheight {height}\n",
             self.genesis, self.key
         );
+        if unproven {
+            content += &format!("{UNPROVEN}\n");
+        }
         let file = self.file.clone();
         self.offload
             .run(move || file.replace(content.as_bytes()))
@@ -183,13 +222,8 @@ impl Guard {
                 source,
             })?;
         self.written = Some(height);
+        self.unproven = unproven;
         Ok(())
-    }
-
-    /// The engine has decided a height by votes that it received, and its block is recent; or this
-    /// node's own logged precommit is part of what decided it.
-    pub(super) fn finalized_live(&mut self) {
-        self.seen_live = true;
     }
 
     /// A verified certificate shows it: a height that has been started may no longer be signed.
@@ -211,13 +245,17 @@ fn parse(
     genesis: &GenesisHash,
     key: &ConsensusKey,
     file: &str,
-) -> Result<Height, StateFileError> {
+) -> Result<(Height, bool), StateFileError> {
     let damaged = |detail: &str| StateFileError::Damaged {
         file: file.to_owned(),
         detail: detail.to_owned(),
     };
     let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
-    let lines: Vec<&str> = text.lines().collect();
+    let mut lines: Vec<&str> = text.lines().collect();
+    let unproven = lines.get(4) == Some(&UNPROVEN);
+    if unproven {
+        lines.pop();
+    }
     let [title, genesis_line, key_line, height_line] = lines[..] else {
         return Err(damaged("it does not have four lines"));
     };
@@ -247,10 +285,9 @@ fn parse(
         return Err(foreign("consensus key", found, key.to_string()));
     }
     let height = field(height_line, "height")?;
-    height
-        .parse()
-        .map(Height)
-        .map_err(|_| damaged("its height is not a number"))
+    let height = height.parse().map(Height);
+    let height = height.map_err(|_| damaged("its height is not a number"))?;
+    Ok((height, unproven))
 }
 
 #[cfg(test)]
@@ -283,10 +320,12 @@ mod tests {
         assert_eq!(guard.refusal(Height(1)), None);
         guard.open(Height(1)).await.unwrap();
         assert!(guard.refusal(Height(2)).is_some(), "not by its own file");
-        let text = String::from_utf8(file.load().unwrap().unwrap()).unwrap();
+        let text = || String::from_utf8(file.load().unwrap().unwrap()).unwrap();
         let expected =
             format!("timed consensus state v1\ngenesis {GENESIS}\nkey {KEY}\nheight 1\n");
-        assert_eq!(text, expected);
+        assert_eq!(text(), format!("{expected}unproven\n"));
+        guard.finalized_live().await.unwrap();
+        assert_eq!(text(), expected);
         let guard = load(&file, 0, false).await;
         assert!(guard.may_have_signed(Height(1)));
         assert!(!guard.may_have_signed(Height(2)));
@@ -298,7 +337,7 @@ mod tests {
     async fn without_the_file_nothing_is_signed_before_a_live_height() {
         let mut guard = load(&FileInMemory::default(), 7, false).await;
         assert!(guard.refusal(Height(8)).unwrap().contains("was missing"));
-        guard.finalized_live();
+        guard.finalized_live().await.unwrap();
         assert_eq!(guard.refusal(Height(9)), None);
         // At an empty chain it may sign, unless the chain turns out to have blocks.
         let mut guard = load(&FileInMemory::default(), 0, false).await;
@@ -309,9 +348,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_first_height_that_was_not_finalized_here_proves_nothing() {
+        let file = FileInMemory::default();
+        load(&file, 0, false).await.open(Height(1)).await.unwrap();
+        // Still at the first height: it goes on there.
+        let guard = load(&file, 0, false).await;
+        assert!(guard.may_have_signed(Height(1)));
+        assert_eq!(guard.refusal(Height(1)), None);
+        // The chain came from elsewhere.
+        let mut guard = load(&file, 7, false).await;
+        assert!(guard.refusal(Height(8)).unwrap().contains("was missing"));
+        guard.finalized_live().await.unwrap();
+        assert_eq!(guard.refusal(Height(9)), None);
+        assert_eq!(load(&file, 8, false).await.refusal(Height(9)), None);
+    }
+
+    #[tokio::test]
     async fn a_file_ahead_of_the_chain_blocks_up_to_its_height() {
         let file = FileInMemory::default();
-        load(&file, 0, false).await.open(Height(9)).await.unwrap();
+        load(&file, 0, true).await.open(Height(9)).await.unwrap();
         let guard = load(&file, 7, false).await;
         assert!(guard.refusal(Height(8)).is_some());
         assert!(guard.refusal(Height(9)).is_some());
@@ -322,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_log_blocks_its_height_only_and_unsafe_sign_lifts_it() {
         let file = FileInMemory::default();
-        load(&file, 0, false).await.open(Height(9)).await.unwrap();
+        load(&file, 0, true).await.open(Height(9)).await.unwrap();
         let mut guard = load(&file, 8, false).await;
         guard.log_lost(Height(9), "lost");
         assert!(guard.refusal(Height(9)).unwrap().contains("lost"));

@@ -76,6 +76,10 @@ pub struct PeerInfo {
     pub streams: [StreamBytes; 5],
     /// Bulk bytes written and not yet confirmed.
     pub bulk_unconfirmed: u64,
+    /// How many may be: follows the delay that bulk causes on the path.
+    pub bulk_credit: u64,
+    /// The path's round trip above its least of late when bulk was last confirmed, in microseconds.
+    pub bulk_delay_us: u64,
     /// Messages dropped because a queue was full.
     pub dropped: u64,
     /// Its wall clock less ours at the handshake, in milliseconds.
@@ -84,6 +88,8 @@ pub struct PeerInfo {
     pub observed_us_as: PeerIp,
     /// How often the pair has connected again since this process started.
     pub reconnects: u64,
+    /// The serial of this node's record that the peer holds, 0 for none; `None` before it told.
+    pub record_serial: Option<u64>,
 }
 
 /// A peer that is known and what is to be said about it.
@@ -101,8 +107,10 @@ pub struct KnownPeer {
     pub next_dial_ms: Option<u64>,
     /// Failed attempts since the last connection.
     pub failures: u32,
-    /// The last disconnect or refusal: when (Unix milliseconds), by whom, why.
+    /// The last disconnect: when (Unix milliseconds), who had dialed, why.
     pub last_end: Option<(u64, Direction, String)>,
+    /// The last refused or failed handshake, in the same form.
+    pub last_refusal: Option<(u64, Direction, String)>,
     /// One sentence: why it is not connected, or since when it is.
     pub explanation: String,
 }

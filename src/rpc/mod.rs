@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::env::{DurableFile, Entropy};
 
-pub use context::{NodeDescription, RpcContext};
+pub use context::{NodeDescription, Reload, RpcContext};
 pub use cookie::{Cookie, USER};
 
 /// What the RPC takes from outside.

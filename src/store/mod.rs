@@ -27,6 +27,7 @@
 //! [`StoreError::Damaged`].
 
 mod backend;
+mod bans;
 mod blocks;
 mod error;
 mod peers;
@@ -42,6 +43,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
@@ -80,6 +82,9 @@ pub enum StoreThreads {
     Own,
     /// In place, for simulations.
     Inline,
+    /// In place, and each write's caller hears of it only this much later, one write after the
+    /// other: a slow disk in a simulation, where only the runtime's clock passes.
+    InlineSlow(Duration),
 }
 
 /// The database; a cheap handle. The last one to be dropped waits for queued work, so a node calls

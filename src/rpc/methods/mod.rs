@@ -117,7 +117,15 @@ mod tests {
 
     #[test]
     fn whatever_changes_the_node_needs_the_cookie() {
-        let guarded = ["disconnectnode", "sendrawtransaction", "stop"];
+        let guarded = [
+            "clearbanned",
+            "disconnectnode",
+            "forgetpin",
+            "reloadcerts",
+            "sendrawtransaction",
+            "setban",
+            "stop",
+        ];
         let found = all();
         let found = found.iter().filter(|one| one.access == Access::Change);
         assert_eq!(found.map(|one| one.name).collect::<Vec<_>>(), guarded);
