@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
-use timed::env::{Entropy, FileInMemory, SystemClock, WallClock};
+use timed::env::{Entropy, FileInMemory, Offload, SystemClock, WallClock};
 use timed::net::{
     ConsensusEvent, Identity, Inbound, NetConfig, NetEnvironment, NetHandle, NetTiming, PeerInfo,
     SyncServe, TokioRuntime, TransactionsEvent,
@@ -52,6 +52,7 @@ impl Node {
             clock: Arc::new(SystemClock),
             entropy: Entropy::from_os()?,
             pins: Arc::new(FileInMemory::default()),
+            offload: Offload::Threads,
         };
         let tip = watch::Sender::new(Tip {
             height: Height(0),
@@ -160,6 +161,7 @@ fn config(index: usize, end: &End, genesis: &Genesis, plan: Plan) -> NetConfig {
         configured_peers: Vec::new(),
         earlier_peers: Vec::new(),
         accept_unpinned: false,
+        bans: Vec::new(),
         max_unpinned: 0,
         agent: "timed/link".into(),
         timing: NetTiming {
