@@ -15,6 +15,7 @@ pub mod files;
 pub mod formats;
 pub mod keys;
 mod peers;
+mod reindex;
 pub mod setup;
 mod tasks;
 pub mod wallet;
@@ -38,6 +39,7 @@ use crate::sync::{self, SyncHandle, SyncParts};
 pub use environment::NodeEnvironment;
 use files::DataDirLock;
 pub use files::NodeFiles;
+pub use reindex::{Reindexed, reindex};
 use tasks::Tasks;
 
 /// The longest time that stopping may take.
@@ -110,6 +112,14 @@ pub enum NodeError {
     /// The chain could not be opened.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The database could not be built anew.
+    #[error("{path}: {source}; nothing was changed, try again when that is solved")]
+    Reindex {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The network could not start.
     #[error(transparent)]
     Net(#[from] NetError),
