@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::net::{NetConfig, NetTiming};
-use crate::types::{GenesisHash, Network, PeerIp};
+use crate::types::{Ban, GenesisHash, Network, PeerIp};
 use crate::wire::Role;
 
 /// The name of the file in the data directory.
@@ -107,6 +107,8 @@ pub struct NodeFacts {
     pub recorded_ip: Option<PeerIp>,
     /// Peers of an earlier run.
     pub earlier_peers: Vec<SocketAddr>,
+    /// Bans of an earlier run.
+    pub bans: Vec<Ban>,
     /// All durations.
     pub timing: NetTiming,
 }
@@ -265,6 +267,7 @@ impl Config {
             listen_port: self.listen_port,
             configured_peers: self.peers.clone(),
             earlier_peers: facts.earlier_peers,
+            bans: facts.bans,
             accept_unpinned: self.accept_unpinned,
             max_unpinned: self.max_unpinned,
             agent: AGENT.into(),

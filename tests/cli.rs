@@ -175,6 +175,11 @@ fn a_masternode_alone_runs_pays_and_stops() {
         .run("rpc --data-dir a getblock 999999999")
         .failed_with("no block at height 999999999");
 
+    // A ban outlives the process, is shown with its reason, and never hits the node itself.
+    place
+        .run("ban --data-dir a 127.0.7.3")
+        .failed_with("this node's own address");
+    place.must("ban --data-dir a 127.0.7.9 --for 2h --reason a-test");
     let stopped = place.must("stop --data-dir a").stdout;
     assert_eq!(stopped, "stopped\n");
     assert_eq!(node.exit_code(), Some(0));
@@ -188,6 +193,17 @@ fn a_masternode_alone_runs_pays_and_stops() {
     let node = Running::start(&place);
     let again = place.must("rpc --data-dir a --json getblockcount").json();
     assert!(again.as_u64() >= sent["height"].as_u64());
+    let peers = place.must("peers --data-dir a").stdout;
+    assert!(
+        peers.contains("127.0.7.9  1 h 59 min  operator  a-test"),
+        "{peers}"
+    );
+    place.must("unban --data-dir a 127.0.7.9");
+    let banned = place.must("rpc --data-dir a --json listbanned").json();
+    assert_eq!(banned, Value::Array(Vec::new()));
+    place
+        .run("unban --data-dir a 127.0.7.9")
+        .failed_with("127.0.7.9 is not banned");
     place.must("stop --data-dir a");
     assert_eq!(node.exit_code(), Some(0));
 

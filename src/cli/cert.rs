@@ -1,25 +1,190 @@
-//! `timed cert show`.
+//! `timed cert`: look at certificates, change this masternode's without an outage, take others'.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use serde_json::json;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
 use timed::net::identity::inspect_certificate;
 use timed::node::files::DataDir;
+use timed::node::setup::{self, RotationReport, RotationStep};
+use timed::types::PeerIp;
+use timed::types::time::utc_date;
 
+use super::client::Client;
+use super::status::{list, older_serials};
 use super::{Environment, output};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Show a certificate: its pin, addresses, names and validity
+    /// Show a certificate: its pin, addresses, names and validity (shown only: the pin decides)
     Show {
         /// The certificate [default: the node's own]
         file: Option<PathBuf>,
     },
+    /// Change this masternode's key and certificate without an outage: run it three times
+    ///
+    /// First it makes the next key and a record that names both pins: hand that record to all other
+    /// masternodes. When they have installed it, the second run swaps the certificate. The third run
+    /// makes a record that names the new pin only. Each run says what comes next.
+    Rotate {
+        /// Swap although some masternodes do not hold the new record: they will refuse this node
+        #[arg(long)]
+        force: bool,
+    },
+    /// Sign a record for another address of this masternode, before it moves there
+    Move {
+        /// The address at which peers will reach it
+        ip: PeerIp,
+        /// The port (UDP) [default: as before]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        port: Option<u16>,
+    },
+    /// Put another masternode's new record into certs/ and in force
+    Install {
+        /// NAME.masternode.toml, as its operator sent it; several may be named
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Put what certs/, node.key and node.pem say now in force, without a restart (as SIGHUP does)
+    Reload,
 }
 
 pub(super) fn run(environment: &Environment, command: Command) -> anyhow::Result<()> {
-    let Command::Show { file } = command;
+    match command {
+        Command::Show { file } => show(environment, file),
+        Command::Rotate { force } => rotate(environment, force),
+        Command::Move { ip, port } => {
+            let report = setup::move_to(&environment.data_dir, ip, port)?;
+            let next = format!(
+                "hand these files to all other masternodes (each: timed cert install FILE). Then stop \
+                 this node, set listen_ip (or advertised_ip) in timed.toml to {ip}, move the whole \
+                 data directory, and start it there"
+            );
+            told(environment, &report, &next, None)
+        }
+        Command::Install { files } => install(environment, &files),
+        Command::Reload => {
+            let sentence: Value =
+                Client::of(&environment.data_dir)?.call("reloadcerts", json!([]))?;
+            if environment.json {
+                return output::json(&json!({ "in_force": sentence }));
+            }
+            output::line(super::status::text(&sentence));
+            Ok(())
+        }
+    }
+}
+
+fn rotate(environment: &Environment, force: bool) -> anyhow::Result<()> {
+    let data_dir = &environment.data_dir;
+    if setup::rotation_step(data_dir)? == RotationStep::Swap && !force {
+        refuse_early_swap(data_dir)?;
+    }
+    let report = setup::rotate(data_dir)?;
+    let next = match report.done {
+        RotationStep::Announce => {
+            "hand this record to all other masternodes (each: timed cert install FILE); \"timed \
+             status\" names those that do not hold it yet. Then run \"timed cert rotate\" again"
+        }
+        RotationStep::Swap => {
+            "the new certificate is in use for every new connection. Run \"timed cert rotate\" once \
+             more to drop the old pin"
+        }
+        RotationStep::Finish => {
+            "the rotation is done: hand these files to all other masternodes (each: timed cert \
+             install FILE)"
+        }
+    };
+    let reloaded = reload_if_running(data_dir);
+    told(environment, &report, next, Some(reloaded))
+}
+
+/// Refuses to swap while a masternode would refuse the new certificate.
+fn refuse_early_swap(data_dir: &Path) -> anyhow::Result<()> {
+    let client = Client::of(data_dir)?;
+    let asked = "whether the others hold the new record is known only to the running node";
+    let own: Value = client.get("masternodestatus").context(asked)?;
+    let list: Value = client.get("masternodelist").context(asked)?;
+    let peers: Value = client.get("getpeerinfo").context(asked)?;
+    let serial = own["record"]["serial"].as_u64().unwrap_or(0);
+    let behind = older_serials(serial, &list, &peers);
+    if behind.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the certificate is not swapped: {} do not hold record serial {serial} and would refuse it; \
+         have them install it first (or say --force)",
+        behind.join(", ")
+    )
+}
+
+/// What the running node says; without one, that it takes the files at its next start.
+fn reload_if_running(data_dir: &Path) -> anyhow::Result<String> {
+    let client = Client::of(data_dir)?;
+    if client.get::<Value>("uptime").is_err() {
+        return Ok("the node does not run: it takes the files when it starts".into());
+    }
+    let reloaded: Value = client.call("reloadcerts", json!([]))?;
+    Ok(super::status::text(&reloaded))
+}
+
+fn install(environment: &Environment, files: &[PathBuf]) -> anyhow::Result<()> {
+    let mut installed = Vec::new();
+    for file in files {
+        let record = setup::install_record(&environment.data_dir, file)?;
+        installed.push(json!({ "name": record.name, "serial": record.serial }));
+    }
+    let reloaded = reload_if_running(&environment.data_dir)?;
+    let installed = Value::Array(installed);
+    if environment.json {
+        return output::json(&json!({ "installed": installed, "in_force": reloaded }));
+    }
+    for one in list(&installed) {
+        output::line(format!(
+            "record of {} with serial {}",
+            one["name"], one["serial"]
+        ));
+    }
+    output::line(reloaded);
+    Ok(())
+}
+
+fn told(
+    environment: &Environment,
+    report: &RotationReport,
+    next: &str,
+    reloaded: Option<anyhow::Result<String>>,
+) -> anyhow::Result<()> {
+    let reloaded = reloaded.transpose()?;
+    if environment.json {
+        let mut value = serde_json::to_value(report)?;
+        value["next"] = json!(next);
+        value["in_force"] = json!(reloaded);
+        return output::json(&value);
+    }
+    let pins: Vec<String> = report.pins.iter().map(ToString::to_string).collect();
+    let files: Vec<String> = report
+        .public_files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let mut facts = vec![
+        (
+            "record",
+            format!("{}, serial {}", report.name, report.serial),
+        ),
+        ("pins", pins.join(" and ")),
+        ("files", files.join(", ")),
+    ];
+    if let Some(reloaded) = reloaded {
+        facts.push(("in force", reloaded));
+    }
+    facts.push(("next", next.to_owned()));
+    output::line(output::facts(&facts));
+    Ok(())
+}
+
+fn show(environment: &Environment, file: Option<PathBuf>) -> anyhow::Result<()> {
     let file = file.unwrap_or_else(|| DataDir::new(&environment.data_dir).node_certificate());
     let shown = file.display();
     let pem = std::fs::read_to_string(&file)
@@ -40,42 +205,10 @@ pub(super) fn run(environment: &Environment, command: Command) -> anyhow::Result
             "valid",
             format!(
                 "{} to {} (the pin decides)",
-                date(info.not_before),
-                date(info.not_after)
+                utc_date(info.not_before),
+                utc_date(info.not_after)
             ),
         ),
     ]));
     Ok(())
-}
-
-/// The UTC date of a Unix time (civil calendar from days, after Howard Hinnant's algorithm).
-fn date(unix_seconds: i64) -> String {
-    let days = unix_seconds.div_euclid(86_400) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(951_782_400), "2000-02-29");
-        assert_eq!(date(1_795_305_600), "2026-11-22");
-        assert_eq!(date(-86_400), "1969-12-31");
-    }
 }

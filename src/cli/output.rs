@@ -1,6 +1,7 @@
 //! What people and programs read: tables within 100 columns, or one JSON value.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -15,6 +16,13 @@ pub(super) fn line(text: impl AsRef<str>) {
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         eprintln!("timed: the standard output cannot be written: {error}");
+    }
+}
+
+/// Empties the screen of a terminal; elsewhere nothing.
+pub(super) fn clear_screen() {
+    if std::io::stdout().is_terminal() {
+        line("\x1b[2J\x1b[H");
     }
 }
 
@@ -69,6 +77,53 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     format!("{kept}...")
 }
 
+/// A text in lines within the width of a table; all but the first are indented.
+pub(super) fn wrap(text: &str, indent: usize) -> String {
+    let width = MAX_COLUMNS.saturating_sub(indent).max(20);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is one from the start");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
+/// Good.
+pub(super) fn green(text: &str) -> String {
+    coloured(text, "32")
+}
+
+/// To look at.
+pub(super) fn yellow(text: &str) -> String {
+    coloured(text, "33")
+}
+
+/// Bad.
+pub(super) fn red(text: &str) -> String {
+    coloured(text, "1;31")
+}
+
+/// Of less weight.
+pub(super) fn dim(text: &str) -> String {
+    coloured(text, "2")
+}
+
+/// Colours are for terminals, and not for people who set NO_COLOR.
+fn coloured(text: &str, code: &str) -> String {
+    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match wanted {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
+    }
+}
+
 /// A duration for people: the two largest units.
 pub(super) fn duration(seconds: u64) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
@@ -78,6 +133,25 @@ pub(super) fn duration(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes} min {seconds} s"),
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// A duration as a person types it.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a time like 500ms, 10s, 2m, 24h or 7d".to_owned();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = |unit| Duration::from_secs(number.saturating_mul(unit));
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(seconds(1)),
+        "m" => Ok(seconds(60)),
+        "h" => Ok(seconds(3_600)),
+        "d" => Ok(seconds(86_400)),
+        _ => Err(wrong()),
     }
 }
 
@@ -116,5 +190,22 @@ mod tests {
         assert_eq!(duration(90_000), "1 d 1 h");
         assert_eq!(bytes(9_999), "9999 B");
         assert_eq!(bytes(12_345_678), "12 MB");
+    }
+
+    #[test]
+    fn typed_durations_have_a_unit() {
+        for (text, seconds) in [
+            ("10s", 10),
+            ("7", 7),
+            ("2m", 120),
+            ("3h", 10_800),
+            ("1d", 86_400),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "s", "-1s", "1.5s", "10w"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -6,29 +6,105 @@ use super::client::Client;
 use super::status::{list, text};
 use super::{Environment, output};
 use timed::env::{SystemClock, WallClock};
+use timed::types::PeerIp;
 
-pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    /// Show only who was refused in the last hour, and why
+    #[arg(long)]
+    refused: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Forget the key that a configured peer had at its first contact: its next key is trusted
+    Forget {
+        /// The peer's address
+        ip: PeerIp,
+    },
+}
+
+pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
     let client = Client::of(&environment.data_dir)?;
+    match arguments.command {
+        Some(Command::Forget { ip }) => forget(environment, &client, ip),
+        None if arguments.refused => refusals(environment, &client),
+        None => show(environment, &client),
+    }
+}
+
+fn forget(environment: &Environment, client: &Client, ip: PeerIp) -> anyhow::Result<()> {
+    let had = client.call("forgetpin", json!([ip]))? == json!(true);
+    if environment.json {
+        return output::json(&json!({ "ip": ip, "had_pin": had }));
+    }
+    output::line(match had {
+        true => format!("the pin of {ip} is forgotten: its next key is trusted"),
+        false => format!("{ip} had no first-use pin"),
+    });
+    Ok(())
+}
+
+fn refusals(environment: &Environment, client: &Client) -> anyhow::Result<()> {
+    let network: Value = client.get("getnetworkinfo")?;
+    if environment.json {
+        return output::json(&network["refused"]);
+    }
+    let rows = refused_rows(&network["refused"], usize::MAX, SystemClock.now_ms());
+    output::line(match rows.is_empty() {
+        true => "nobody was refused in the last hour".into(),
+        false => output::table(&REFUSED, &rows),
+    });
+    Ok(())
+}
+
+const REFUSED: [&str; 4] = ["REFUSED", "DIR", "AGO", "WHY"];
+
+fn refused_rows(refused: &Value, most: usize, now_ms: u64) -> Vec<Vec<String>> {
+    let shown = list(refused).take(most).map(|one| {
+        vec![
+            text(&one["ip"]),
+            text(&one["direction"]),
+            ago(&one["time_ms"], now_ms),
+            format!("{}: {}", text(&one["code"]), text(&one["reason"])),
+        ]
+    });
+    shown.collect()
+}
+
+fn show(environment: &Environment, client: &Client) -> anyhow::Result<()> {
     let connected: Value = client.get("getpeerinfo")?;
     let known: Value = client.get("getknownpeers")?;
     let network: Value = client.get("getnetworkinfo")?;
+    let banned: Value = client.get("listbanned")?;
     if environment.json {
         return output::json(&json!({
             "connected": connected,
             "known": known,
             "refused": network["refused"],
+            "banned": banned,
         }));
     }
     output::line(describe(
         &connected,
         &known,
         &network["refused"],
+        &banned,
         SystemClock.now_ms(),
     ));
     Ok(())
 }
 
-fn describe(connected: &Value, known: &Value, refused: &Value, now_ms: u64) -> String {
+fn describe(
+    connected: &Value,
+    known: &Value,
+    refused: &Value,
+    banned: &Value,
+    now_ms: u64,
+) -> String {
     let header = [
         "IP", "NAME", "DIR", "SINCE", "RTT ms", "TIP", "SENT", "RECEIVED", "NOTE",
     ];
@@ -50,19 +126,24 @@ fn describe(connected: &Value, known: &Value, refused: &Value, now_ms: u64) -> S
     if !missing.is_empty() {
         parts.push(output::table(&["NOT CONNECTED", "NAME", "WHY"], &missing));
     }
-    let refused: Vec<Vec<String>> = list(refused)
-        .take(10)
-        .map(|one| {
+    let refused = refused_rows(refused, 10, now_ms);
+    if !refused.is_empty() {
+        parts.push(output::table(&REFUSED, &refused));
+    }
+    let banned: Vec<Vec<String>> = list(banned)
+        .map(|ban| {
+            let left = ban["time_remaining"].as_u64().unwrap_or(0);
             vec![
-                text(&one["ip"]),
-                text(&one["direction"]),
-                ago(&one["time_ms"], now_ms),
-                format!("{}: {}", text(&one["code"]), text(&one["reason"])),
+                text(&ban["address"]),
+                output::duration(left),
+                text(&ban["by"]),
+                text(&ban["reason"]),
             ]
         })
         .collect();
-    if !refused.is_empty() {
-        parts.push(output::table(&["REFUSED", "DIR", "AGO", "WHY"], &refused));
+    if !banned.is_empty() {
+        parts.push(output::table(&["BANNED", "FOR", "BY", "WHY"], &banned));
+        parts.push("\"timed unban IP\" lifts a ban".into());
     }
     parts.join("\n\n")
 }
@@ -117,7 +198,10 @@ mod tests {
             { "ip": "127.0.0.2", "name": "beta", "connected": true, "explanation": "connected" },
             { "ip": "127.0.0.3", "name": null, "connected": false, "explanation": "w".repeat(120) },
         ]);
-        let shown = describe(&connected, &known, &json!([]), 62_000);
+        let banned = json!([
+            { "address": "127.0.0.9", "time_remaining": 61, "by": "operator", "reason": "a test" },
+        ]);
+        let shown = describe(&connected, &known, &json!([]), &banned, 62_000);
         let lines: Vec<&str> = shown.lines().collect();
         assert!(
             lines[1].contains("127.0.0.2  beta  out  1 min 1 s  1.2"),
@@ -125,6 +209,10 @@ mod tests {
         );
         assert!(lines[1].ends_with("20 kB     slow"), "{shown}");
         assert!(lines[4].starts_with("127.0.0.3      -     www"), "{shown}");
+        assert!(
+            shown.contains("127.0.0.9  1 min 1 s  operator  a test"),
+            "{shown}"
+        );
         assert!(lines.iter().all(|line| line.chars().count() <= 100));
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use timed::node::files::{DataDir, load_config};
 use timed::node::{Node, NodeEnvironment, NodeFiles, Reindexed, reindex};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use super::{Environment, output};
 
@@ -38,49 +39,87 @@ pub(super) struct Arguments {
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
     let files = NodeFiles::load(&environment.data_dir)?;
-    start_log(arguments, &files)?;
+    let log = start_log(arguments, &files)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the node's threads could not be started")?;
-    let result = runtime.block_on(run_node(files, environment, arguments));
+    let result = runtime.block_on(run_node(files, environment, arguments, &log));
     runtime.shutdown_timeout(THREADS_LIMIT);
     result
 }
 
-fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<()> {
-    let (filter, source) = match &arguments.log {
+/// What is logged, as `timed.toml` says; it can be read again.
+struct LogLevel {
+    /// Given on the command line, which stands.
+    fixed: bool,
+    set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
+}
+
+impl LogLevel {
+    fn reread(&self, environment: &Environment) {
+        if self.fixed {
+            return;
+        }
+        let dir = DataDir::new(&environment.data_dir);
+        let set = load_config(&dir)
+            .map_err(anyhow::Error::from)
+            .and_then(|config| {
+                let filter = filter(&config.log, "log in timed.toml")?;
+                Ok((self.set)(filter)?)
+            });
+        if let Err(error) = set {
+            tracing::error!(reason = %error, "what is logged stays as it was");
+        }
+    }
+}
+
+fn filter(text: &str, source: &str) -> anyhow::Result<EnvFilter> {
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{text}"));
+    filter
+        .with_context(|| format!("{source} = {text:?} is not a log filter; write for example info"))
+}
+
+fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<LogLevel> {
+    let (text, source) = match &arguments.log {
         Some(filter) => (filter, "--log".to_owned()),
         None => (
             &files.config.log,
             format!("log in {}", files.dir.config().display()),
         ),
     };
-    let filter = EnvFilter::builder()
-        .parse(format!("{QUIET},{filter}"))
-        .with_context(|| {
-            format!("{source} = {filter:?} is not a log filter; write for example info")
-        })?;
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(text, &source)?)
         .with_writer(io::stderr);
-    match arguments.log_json {
-        true => log.json().init(),
-        false => log
-            .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-            .init(),
-    }
-    Ok(())
+    let fixed = arguments.log.is_some();
+    let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>> = match arguments.log_json {
+        true => {
+            let log = log.json().with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+        false => {
+            let colored = io::IsTerminal::is_terminal(&io::stderr());
+            let log = log.with_ansi(colored).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+    };
+    Ok(LogLevel { fixed, set })
 }
 
 async fn run_node(
     files: NodeFiles,
     environment: &Environment,
     arguments: &Arguments,
+    log: &LogLevel,
 ) -> anyhow::Result<()> {
     // Taken before anything starts, so that an early signal still ends the node cleanly.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     if arguments.reindex {
         tell_reindexed(&reindex(&files.dir, &files.genesis).await?);
     }
@@ -89,12 +128,23 @@ async fn run_node(
     node_environment.unsafe_sign = arguments.unsafe_sign;
     let mut node = Node::start(files, node_environment).await?;
     banner.print(&node, environment)?;
-    let ended = tokio::select! {
-        biased;
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        () = stdin_closed(arguments.until_stdin_closes) => Ok(()),
-        ended = node.wait() => ended,
+    let stdin_closed = stdin_closed(arguments.until_stdin_closes);
+    tokio::pin!(stdin_closed);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => {}
+            () = &mut stdin_closed => break Ok(()),
+            ended = node.wait() => break ended,
+        }
+        // A hangup: the operator has changed files.
+        match node.reload().await {
+            Ok(in_force) => tracing::info!(%in_force, "files re-read"),
+            Err(error) => tracing::error!(reason = %error, "files re-read, nothing has changed"),
+        }
+        log.reread(environment);
     };
     if let Err(reason) = &ended {
         tracing::error!(%reason, "the node cannot go on");

@@ -11,6 +11,9 @@ struct Status {
     network: Value,
     known: Value,
     consensus: Value,
+    masternode: Value,
+    masternodes: Value,
+    peers: Value,
     sync: Value,
     uptime: Value,
 }
@@ -22,6 +25,9 @@ pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
         network: client.get("getnetworkinfo")?,
         known: client.get("getknownpeers")?,
         consensus: client.get("getconsensusinfo")?,
+        masternode: client.get("masternodestatus")?,
+        masternodes: client.get("masternodelist")?,
+        peers: client.get("getpeerinfo")?,
         sync: client.get("getsyncinfo")?,
         uptime: client.get("uptime")?,
     };
@@ -31,6 +37,8 @@ pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
             "network": status.network,
             "known_peers": status.known,
             "consensus": status.consensus,
+            "record": status.masternode["record"],
+            "record_older_at": status.record_older_at(),
             "sync": status.sync,
             "uptime_seconds": status.uptime,
         }));
@@ -72,6 +80,7 @@ impl Status {
             facts.push(("quorum", quorum.to_owned()));
             facts.push(("deciding", self.deciding()));
             facts.push(("signing", self.signing()));
+            facts.push(("record", self.record()));
             match self.consensus["evidence"].as_u64() {
                 Some(0) | None => {}
                 Some(count) => facts.push((
@@ -132,12 +141,49 @@ impl Status {
         }
     }
 
+    fn record_older_at(&self) -> Vec<String> {
+        let serial = self.masternode["record"]["serial"].as_u64().unwrap_or(0);
+        older_serials(serial, &self.masternodes, &self.peers)
+    }
+
+    fn record(&self) -> String {
+        let record = &self.masternode["record"];
+        let pins = match list(&record["pins"]).count() {
+            2 => ", two pins: a rotation is under way",
+            _ => "",
+        };
+        let serial = format!("serial {}{pins}", text(&record["serial"]));
+        let older = self.record_older_at();
+        match older.is_empty() {
+            true => serial,
+            false => format!("{serial}; NOT held by {}", older.join(", ")),
+        }
+    }
+
     fn signing(&self) -> String {
         match self.consensus["not_signing"].as_str() {
             None => "yes".into(),
             Some(reason) => format!("NO: {reason}"),
         }
     }
+}
+
+/// The other masternodes that do not hold this node's record of a serial, as far as is known, each
+/// with what it holds.
+pub(super) fn older_serials(serial: u64, masternodes: &Value, peers: &Value) -> Vec<String> {
+    let others = list(masternodes).filter(|one| one["own"] != true);
+    let older = others.filter_map(|one| {
+        let peer = list(peers).find(|peer| peer["name"] == one["name"]);
+        let holds = match peer.map(|peer| peer["record_serial"].as_u64()) {
+            Some(Some(held)) if held >= serial => return None,
+            Some(Some(0)) => "holds none".into(),
+            Some(Some(held)) => format!("holds {held}"),
+            Some(None) => "has not told yet".into(),
+            None => "not connected".to_owned(),
+        };
+        Some(format!("{} ({holds})", text(&one["name"])))
+    });
+    older.collect()
 }
 
 /// A JSON value as a person reads it.
@@ -168,6 +214,17 @@ mod tests {
                 "masternode": true, "height": 8, "round": 3, "proposer": "beta", "evidence": 0,
                 "quorum": "no quorum: power 1 of 2, missing: beta", "not_signing": "consensus.state is missing",
             }),
+            masternode: json!({ "record": { "serial": 2, "pins": ["ab", "cd"] } }),
+            masternodes: json!([
+                { "name": "alpha", "own": true },
+                { "name": "beta", "own": false },
+                { "name": "gamma", "own": false },
+                { "name": "delta", "own": false },
+            ]),
+            peers: json!([
+                { "name": "gamma", "record_serial": 1 },
+                { "name": "delta", "record_serial": 2 },
+            ]),
             sync: json!({ "height": 7, "target": 7, "syncing": false, "peers": [] }),
             uptime: json!(65),
         };
@@ -179,6 +236,8 @@ mod tests {
             "signing   NO: consensus.state is missing",
             "deciding  height 8, round 3, proposer beta",
             "sync      at the tip",
+            "record    serial 2, two pins: a rotation is under way; NOT held by beta (not connected), \
+             gamma (holds 1)",
         ] {
             assert!(text.contains(expected), "{text}");
         }

@@ -1,9 +1,19 @@
 //! Never sign twice: decides whether this node may sign at a height, and keeps `consensus.state`.
 //!
 //! Before the first signature of a height its log is opened durably and then its number is written
-//! to the file. So after a crash a height that the file names has an opened log, or the log was
-//! lost; and a file that is missing on a chain that has blocks was lost. In all these cases the node
-//! follows and signs nothing where it may have signed before.
+//! to the file, and before anything that it signed leaves, how many entries the log then has. So
+//! after a crash a height that the file names has a log that is at least so long, or the log was
+//! lost, or an older copy is in its place; and a file that is missing on a chain that has blocks was
+//! lost. In all these cases the node follows and signs nothing where it may have signed before.
+//!
+//! A node without the file takes the chain for new when nobody tells it of a block, and signs at
+//! height 1. The file then says [`UNPROVEN`] until the height is finalized with this node's part in
+//! it: else a node that lost everything, and was told of the chain too late, would have made itself
+//! a file that a restart takes for its own history.
+//!
+//! There is no marker for "this key has never signed", with which such a node need not wait for a
+//! live height: at the first start it cannot be told from one that lost everything, and written when
+//! the key is made it would come back with the backup that is made then.
 //!
 //! The file is text, so that a person can read it; it names the chain and the key, so that it is
 //! not taken for another's.
@@ -17,6 +27,9 @@ use crate::types::{ConsensusKey, GenesisHash, Height};
 pub(super) const LIVE_WITHIN_MS: u64 = 60_000;
 
 const TITLE: &str = "timed consensus state v1";
+
+/// A last line: the height was begun without the file, as the first of a chain taken for new.
+const UNPROVEN: &str = "unproven";
 
 /// Why the state file stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +76,10 @@ pub(super) struct Guard {
     genesis: GenesisHash,
     key: ConsensusKey,
     unsafe_sign: bool,
-    /// The height in the file; `None` while there is no file.
-    written: Option<Height>,
-    /// Whether there was no file at start: then one that has been written since says nothing about
-    /// what was signed before.
+    /// What the file says; `None` while there is no file.
+    written: Option<Written>,
+    /// Whether there was no file at start, or an unproven one: then it says nothing about what was
+    /// signed before.
     began_without: bool,
     /// Nothing is signed up to this height, and why.
     blocked: Option<(Height, String)>,
@@ -76,6 +89,17 @@ pub(super) struct Guard {
     chain_has_blocks: bool,
     /// Nothing is signed at all any more, and why.
     stopped: Option<String>,
+}
+
+/// What stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    /// The last height that may have been signed.
+    height: Height,
+    /// How many entries its log had, its opening included, when this node last signed.
+    entries: u64,
+    /// See [`UNPROVEN`].
+    unproven: bool,
 }
 
 impl Guard {
@@ -98,11 +122,10 @@ impl Guard {
                     action: "read",
                     source,
                 })?;
-        let written = match content {
-            None => None,
-            Some(content) => Some(parse(&content, &genesis, &key, &file.name())?),
-        };
-        let blocked = written.filter(|height| *height > tip.next()).map(|height| {
+        let content = content.map(|content| parse(&content, &genesis, &key, &file.name()));
+        let written = content.transpose()?;
+        let height = written.map(|written| written.height);
+        let blocked = height.filter(|height| *height > tip.next()).map(|height| {
             let why = format!(
                 "{} names height {height}, but the chain here ends at {tip}: this node has signed \
                  on a chain that it no longer holds",
@@ -117,7 +140,7 @@ impl Guard {
             key,
             unsafe_sign,
             written,
-            began_without: written.is_none(),
+            began_without: written.is_none_or(|written| written.unproven),
             blocked,
             seen_live: false,
             chain_has_blocks: tip > Height::GENESIS,
@@ -141,8 +164,13 @@ impl Guard {
         let chain_has_blocks = self.chain_has_blocks || height > Height(1);
         (self.may_have_lost_state() && chain_has_blocks).then(|| {
             format!(
-                "{} was missing at start; nothing is signed until a height has been finalized live",
-                self.file.name()
+                "{} was missing{}; nothing is signed until a height has been finalized live",
+                self.file.name(),
+                if self.is_unproven() {
+                    " when this node signed at height 1, and nothing shows that it was new then"
+                } else {
+                    " at start"
+                }
             )
         })
     }
@@ -155,24 +183,80 @@ impl Guard {
 
     /// Whether the file says that something may have been signed at this height.
     pub(super) fn may_have_signed(&self, height: Height) -> bool {
-        self.written.is_some_and(|written| written >= height)
+        self.written.is_some_and(|written| written.height >= height)
+    }
+
+    /// How many entries the log of this height must have, at least.
+    pub(super) fn entries_signed(&self, height: Height) -> u64 {
+        let written = self.written.filter(|written| written.height == height);
+        written.map_or(0, |written| written.entries)
+    }
+
+    fn is_unproven(&self) -> bool {
+        self.written.is_some_and(|written| written.unproven)
     }
 
     /// The log of a height at which something may have been signed cannot be used.
     pub(super) fn log_lost(&mut self, height: Height, detail: &str) {
-        let up_to = self.written.unwrap_or(height).max(height);
+        let written = self.written.map_or(height, |written| written.height);
+        let up_to = written.max(height);
         self.blocked = Some((up_to, detail.to_owned()));
     }
 
     /// Writes the height, durably. Call it after the height's log is open and before signing.
     pub(super) async fn open(&mut self, height: Height) -> Result<(), StateFileError> {
-        if self.written.is_some_and(|written| written >= height) {
+        if self.may_have_signed(height) {
             return Ok(());
         }
-        let content = format!(
-            "{TITLE}\ngenesis {}\nkey {}\nheight {height}\n",
+        let written = Written {
+            height,
+            entries: 0,
+            unproven: self.may_have_lost_state(),
+        };
+        self.write(written).await
+    }
+
+    /// Writes, durably, how long the log of the open height is. Call it when it holds something
+    /// that this node signed, before that is sent.
+    pub(super) async fn signed(&mut self, entries: u64) -> Result<(), StateFileError> {
+        match self.written {
+            Some(written) => self.write(Written { entries, ..written }).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The engine has decided a height by votes that it received, and its block is recent; or this
+    /// node's own logged precommit is part of what decided it. Call it before the block is
+    /// committed: with it goes the log, and then nothing shows it any more.
+    pub(super) async fn finalized_live(&mut self) -> Result<(), StateFileError> {
+        self.seen_live = true;
+        let unproven = self.written.filter(|written| written.unproven);
+        match unproven {
+            None => Ok(()),
+            Some(written) => {
+                let unproven = false;
+                self.write(Written {
+                    unproven,
+                    ..written
+                })
+                .await
+            }
+        }
+    }
+
+    async fn write(&mut self, written: Written) -> Result<(), StateFileError> {
+        let Written {
+            height,
+            entries,
+            unproven,
+        } = written;
+        let mut content = format!(
+            "{TITLE}\ngenesis {}\nkey {}\nheight {height}\nentries {entries}\n",
             self.genesis, self.key
         );
+        if unproven {
+            content += &format!("{UNPROVEN}\n");
+        }
         let file = self.file.clone();
         self.offload
             .run(move || file.replace(content.as_bytes()))
@@ -182,14 +266,8 @@ impl Guard {
                 action: "written",
                 source,
             })?;
-        self.written = Some(height);
+        self.written = Some(written);
         Ok(())
-    }
-
-    /// The engine has decided a height by votes that it received, and its block is recent; or this
-    /// node's own logged precommit is part of what decided it.
-    pub(super) fn finalized_live(&mut self) {
-        self.seen_live = true;
     }
 
     /// A verified certificate shows it: a height that has been started may no longer be signed.
@@ -211,15 +289,19 @@ fn parse(
     genesis: &GenesisHash,
     key: &ConsensusKey,
     file: &str,
-) -> Result<Height, StateFileError> {
+) -> Result<Written, StateFileError> {
     let damaged = |detail: &str| StateFileError::Damaged {
         file: file.to_owned(),
         detail: detail.to_owned(),
     };
     let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
-    let lines: Vec<&str> = text.lines().collect();
-    let [title, genesis_line, key_line, height_line] = lines[..] else {
-        return Err(damaged("it does not have four lines"));
+    let mut lines: Vec<&str> = text.lines().collect();
+    let unproven = lines.last() == Some(&UNPROVEN);
+    if unproven {
+        lines.pop();
+    }
+    let [title, genesis_line, key_line, height_line, entries_line] = lines[..] else {
+        return Err(damaged("it does not have five lines"));
     };
     if title != TITLE {
         return Err(damaged("its first line is not known"));
@@ -246,11 +328,15 @@ fn parse(
     if found != key.to_string() {
         return Err(foreign("consensus key", found, key.to_string()));
     }
-    let height = field(height_line, "height")?;
-    height
-        .parse()
-        .map(Height)
-        .map_err(|_| damaged("its height is not a number"))
+    let number = |line, name| {
+        let number = field(line, name)?.parse();
+        number.map_err(|_| damaged(&format!("its {name} is not a number")))
+    };
+    Ok(Written {
+        height: Height(number(height_line, "height")?),
+        entries: number(entries_line, "entries")?,
+        unproven,
+    })
 }
 
 #[cfg(test)]
@@ -283,13 +369,18 @@ mod tests {
         assert_eq!(guard.refusal(Height(1)), None);
         guard.open(Height(1)).await.unwrap();
         assert!(guard.refusal(Height(2)).is_some(), "not by its own file");
-        let text = String::from_utf8(file.load().unwrap().unwrap()).unwrap();
+        let text = || String::from_utf8(file.load().unwrap().unwrap()).unwrap();
         let expected =
             format!("timed consensus state v1\ngenesis {GENESIS}\nkey {KEY}\nheight 1\n");
-        assert_eq!(text, expected);
+        assert_eq!(text(), format!("{expected}entries 0\nunproven\n"));
+        guard.finalized_live().await.unwrap();
+        guard.signed(4).await.unwrap();
+        assert_eq!(text(), format!("{expected}entries 4\n"));
         let guard = load(&file, 0, false).await;
         assert!(guard.may_have_signed(Height(1)));
         assert!(!guard.may_have_signed(Height(2)));
+        assert_eq!(guard.entries_signed(Height(1)), 4);
+        assert_eq!(guard.entries_signed(Height(2)), 0);
         assert_eq!(guard.refusal(Height(1)), None);
         assert_eq!(guard.refusal(Height(2)), None);
     }
@@ -298,7 +389,7 @@ mod tests {
     async fn without_the_file_nothing_is_signed_before_a_live_height() {
         let mut guard = load(&FileInMemory::default(), 7, false).await;
         assert!(guard.refusal(Height(8)).unwrap().contains("was missing"));
-        guard.finalized_live();
+        guard.finalized_live().await.unwrap();
         assert_eq!(guard.refusal(Height(9)), None);
         // At an empty chain it may sign, unless the chain turns out to have blocks.
         let mut guard = load(&FileInMemory::default(), 0, false).await;
@@ -309,9 +400,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_first_height_that_was_not_finalized_here_proves_nothing() {
+        let file = FileInMemory::default();
+        load(&file, 0, false).await.open(Height(1)).await.unwrap();
+        // Still at the first height: it goes on there.
+        let guard = load(&file, 0, false).await;
+        assert!(guard.may_have_signed(Height(1)));
+        assert_eq!(guard.refusal(Height(1)), None);
+        // The chain came from elsewhere.
+        let mut guard = load(&file, 7, false).await;
+        assert!(guard.refusal(Height(8)).unwrap().contains("was missing"));
+        guard.finalized_live().await.unwrap();
+        assert_eq!(guard.refusal(Height(9)), None);
+        assert_eq!(load(&file, 8, false).await.refusal(Height(9)), None);
+    }
+
+    #[tokio::test]
     async fn a_file_ahead_of_the_chain_blocks_up_to_its_height() {
         let file = FileInMemory::default();
-        load(&file, 0, false).await.open(Height(9)).await.unwrap();
+        load(&file, 0, true).await.open(Height(9)).await.unwrap();
         let guard = load(&file, 7, false).await;
         assert!(guard.refusal(Height(8)).is_some());
         assert!(guard.refusal(Height(9)).is_some());
@@ -322,7 +429,7 @@ mod tests {
     #[tokio::test]
     async fn a_lost_log_blocks_its_height_only_and_unsafe_sign_lifts_it() {
         let file = FileInMemory::default();
-        load(&file, 0, false).await.open(Height(9)).await.unwrap();
+        load(&file, 0, true).await.open(Height(9)).await.unwrap();
         let mut guard = load(&file, 8, false).await;
         guard.log_lost(Height(9), "lost");
         assert!(guard.refusal(Height(9)).unwrap().contains("lost"));
@@ -353,7 +460,7 @@ mod tests {
             StateFileError::Damaged { .. }
         ));
         let other = ConsensusKey([3; 32]);
-        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {other}\nheight 9\n");
+        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {other}\nheight 9\nentries 0\n");
         assert!(matches!(
             error(content).await,
             StateFileError::Foreign {
@@ -361,7 +468,7 @@ mod tests {
                 ..
             }
         ));
-        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight x\n");
+        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight x\nentries 0\n");
         assert!(matches!(
             error(content).await,
             StateFileError::Damaged { .. }

@@ -148,6 +148,7 @@ pub struct ConsensusHandle {
     status: watch::Receiver<ConsensusStatus>,
     wal: Wal,
     validators: Arc<ValidatorSet>,
+    stop: mpsc::Sender<String>,
 }
 
 impl ConsensusHandle {
@@ -169,6 +170,15 @@ impl ConsensusHandle {
                 Err(error) => format!("a piece of evidence is damaged: {error}"),
             })
             .collect()
+    }
+
+    /// Stops signing for the rest of this process, for instance because a record of the own key
+    /// names another machine. The reason is shown in the status.
+    pub fn stop_signing(&self, reason: String) {
+        // A full channel holds another reason that has the same effect; a closed one has no signer.
+        if self.stop.try_send(reason).is_err() {
+            tracing::debug!("signing has been stopped already");
+        }
     }
 }
 
@@ -197,11 +207,13 @@ pub fn start(
         net: parts.net,
         wal: parts.wal.clone(),
     };
-    let (status, actor) = host::start(setup, ports, parts.inbound, cancel);
+    let (stop, stops) = mpsc::channel(1);
+    let (status, actor) = host::start(setup, ports, parts.inbound, stops, cancel);
     let handle = ConsensusHandle {
         status,
         wal: parts.wal,
         validators,
+        stop,
     };
     (handle, actor)
 }

@@ -12,7 +12,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::bulk::{BulkClass, BulkStream, CHUNK_BYTES, CONFIRM_AFTER, CONFIRM_EVERY_BYTES};
+use super::bulk::{BulkClass, BulkStream, CHUNK_BYTES, STALL_LIMIT};
+use super::confirm::Confirmer;
 use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
 use super::peer::Peer;
 use super::{BodyEvent, ConsensusEvent};
@@ -52,6 +53,11 @@ impl BodyQueue {
         Some(dropped)
     }
 
+    /// How many bodies wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.lock().expect("no holder panics").len()
+    }
+
     /// Waits for a body. For one taker only.
     async fn take(&self) -> (BodyHeader, Arc<Vec<u8>>) {
         loop {
@@ -78,7 +84,13 @@ pub(super) async fn send_bodies(peer: Arc<Peer>, stop: CancellationToken) {
         let mut writer = FrameWriter::new(stream, StreamKind::Proposal, peer.meter.clone());
         let account = peer.bulk.open(writer.id(), BulkClass::Proposal);
         let sent = stop
-            .run_until_cancelled(send_body(&mut writer, &account, &header, &block))
+            .run_until_cancelled(async {
+                tokio::select! {
+                    biased;
+                    sent = send_body(&mut writer, &account, &header, &block) => sent.map_err(|e| e.to_string()),
+                    () = account.stalled() => Err(format!("nothing confirmed for {STALL_LIMIT:?}")),
+                }
+            })
             .await;
         match sent {
             Some(Ok(())) => {}
@@ -148,8 +160,8 @@ pub(super) async fn receive_body(
     mut reader: FrameReader,
     events: &mpsc::Sender<ConsensusEvent>,
 ) -> Result<(), ReadFailure> {
-    let mut confirmed = 0;
-    let Some(payload) = read_confirming(peer, &mut reader, &mut confirmed, |_, _| {}).await? else {
+    let mut confirmer = Confirmer::default();
+    let Some(payload) = read_confirming(peer, &mut reader, &mut confirmer, |_, _| {}).await? else {
         return Err(ReadFailure::Truncated {
             kind: StreamKind::Proposal,
         });
@@ -161,7 +173,7 @@ pub(super) async fn receive_body(
         event,
     };
     let mut told = None;
-    let body = read_confirming(peer, &mut reader, &mut confirmed, |total, received| {
+    let body = read_confirming(peer, &mut reader, &mut confirmer, |total, received| {
         let news = match told {
             None => BodyEvent::Started { total },
             Some(told) if received >= told + PROGRESS_EVERY_BYTES => {
@@ -198,38 +210,30 @@ pub(super) async fn receive_body(
     }
 }
 
-/// One read; `None` when nothing came for [`CONFIRM_AFTER`] although not all is confirmed.
-pub(super) async fn step_or_pause(
-    reader: &mut FrameReader,
-    confirmed: u64,
-) -> Result<Option<Step>, ReadFailure> {
-    if reader.consumed() == confirmed {
-        return reader.step().await.map(Some);
-    }
-    // A step loses nothing when it is given up.
-    match timeout(CONFIRM_AFTER, reader.step()).await {
-        Ok(step) => step.map(Some),
-        Err(_) => Ok(None),
-    }
-}
-
 /// Reads one frame, confirming on the way and at its end. `progress` is told the frame's length and
 /// how much of it is here.
 async fn read_confirming(
     peer: &Peer,
     reader: &mut FrameReader,
-    confirmed: &mut u64,
+    confirmer: &mut Confirmer,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Option<Vec<u8>>, ReadFailure> {
     loop {
-        let step = step_or_pause(reader, *confirmed).await?;
+        let before = reader.consumed();
+        let Ok(step) = timeout(STALL_LIMIT, confirmer.step(reader)).await else {
+            reader.stop();
+            return Err(ReadFailure::Stalled {
+                kind: StreamKind::Proposal,
+            });
+        };
+        let step = step?;
         let consumed = reader.consumed();
-        let pause_or_whole = matches!(step, None | Some(Step::Frame(_)));
-        if pause_or_whole || consumed >= *confirmed + CONFIRM_EVERY_BYTES {
-            *confirmed = consumed;
-            if let Some(queue) = &peer.consensus {
-                queue.confirm(reader.id(), consumed);
-            }
+        peer.bulk.came(consumed - before);
+        let whole = matches!(step, Some(Step::Frame(_)));
+        if let Some(bytes) = confirmer.take(consumed, whole)
+            && let Some(queue) = &peer.consensus
+        {
+            queue.confirm(reader.id(), bytes);
         }
         match step {
             None => {}

@@ -1,60 +1,41 @@
 //! The bound on bulk: block bodies and sync answers together may have only so many bytes written
 //! and not yet confirmed as consumed, over the whole connection. Whatever is in flight stands
-//! before a ping in the network's queues, and only the sender can keep that short.
+//! before a ping in the network's queues, and only the sender can keep that short. [`Credit`] says
+//! how many.
 //!
 //! The receiver confirms cumulative bytes per stream. A stream that ends early gives its bytes
 //! back when its [`BulkStream`] is dropped. A confirmation of more than was written is a lie and
-//! ends the connection. Only [`Bound`] decides how much may be outstanding.
+//! ends the connection.
+//!
+//! Streams that wait are served in turn, and none holds more than its part of the bound, so that a
+//! reader that stalls leaves the rest to the others. Block bodies go before sync, and a reserve
+//! beside the bound is theirs alone. [`BulkStream::stalled`] tells of a stream that does not move.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::credit::{Credit, Path};
 
 /// The most bytes of one write.
 pub(super) const CHUNK_BYTES: u64 = 64 * 1024;
-/// The least bytes of one write, unless less is left: smaller ones waste the link.
-const MIN_CHUNK_BYTES: u64 = 16 * 1024;
-/// A receiver confirms at least whenever so many bytes more have been consumed.
-pub(super) const CONFIRM_EVERY_BYTES: u64 = 16 * 1024;
-/// And when nothing more came for so long: what several streams have consumed and not confirmed may
-/// add up to the sender's bound, and then nothing ever would come.
-pub(super) const CONFIRM_AFTER: Duration = Duration::from_millis(20);
+/// A stream whose reader confirms nothing for so long is given up.
+pub(super) const STALL_LIMIT: Duration = Duration::from_secs(20);
+/// A body that has not moved for so long no longer holds back sync.
+const PRECEDENCE: Duration = Duration::from_secs(1);
+/// How much bulk a second must come in, in bytes, for the path to count as loaded both ways.
+const INCOMING_BYTES: u64 = 32 * 1024;
 
 /// What a bulk stream carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum BulkClass {
     /// A block body for consensus.
     Proposal,
     /// An answer of sync.
     Sync,
-}
-
-/// How much may be outstanding.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bound {
-    /// Bytes for all streams together.
-    limit: u64,
-    /// Of these, what sync leaves to proposals, so that a slow sync reader cannot hold up consensus.
-    proposal_reserve: u64,
-}
-
-impl Bound {
-    /// 128 KiB: the best fixed value on the reference link.
-    pub(super) const FIXED: Bound = Bound {
-        limit: 128 * 1024,
-        proposal_reserve: 32 * 1024,
-    };
-
-    /// What a stream of this class may write now.
-    fn allowance(&self, class: BulkClass, unconfirmed: u64) -> u64 {
-        let limit = match class {
-            BulkClass::Proposal => self.limit,
-            BulkClass::Sync => self.limit - self.proposal_reserve,
-        };
-        limit.saturating_sub(unconfirmed)
-    }
 }
 
 /// A confirmation that cannot be true.
@@ -69,90 +50,276 @@ pub(super) struct OverConfirmed {
     pub written: u64,
 }
 
+/// What is shown of a connection's bulk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BulkSummary {
+    /// The bound, in bytes.
+    pub credit: u64,
+    /// Bytes written and not yet confirmed.
+    pub unconfirmed: u64,
+    /// The queueing delay that the bound goes by.
+    pub delay: Duration,
+}
+
 /// The bulk of one connection.
 pub(super) struct Bulk {
     state: Mutex<State>,
-    /// Wakes all waiting streams when something was confirmed or released.
-    changed: Notify,
+    path: Box<dyn Fn() -> Path + Send + Sync>,
 }
 
 struct State {
-    bound: Bound,
+    credit: Credit,
     unconfirmed: u64,
     streams: BTreeMap<u64, Stream>,
-    /// Stream ids below this were opened at some time.
+    /// Streams that wait for the bound, in the order of their turn.
+    waiting: VecDeque<u64>,
+    /// Ids of proposal streams below this were opened at some time.
     opened_below: u64,
+    incoming: Incoming,
+    packet: u64,
 }
 
-#[derive(Default)]
 struct Stream {
+    class: BulkClass,
     written: u64,
     confirmed: u64,
+    /// When the reader last confirmed something, or the first byte after all were confirmed was
+    /// written.
+    moved: Instant,
+    wake: Arc<Notify>,
 }
 
 impl Bulk {
-    /// Nothing outstanding.
-    pub(super) fn new(bound: Bound) -> Arc<Self> {
+    /// Nothing outstanding, and at most `max` ever but for the reserve of block bodies.
+    pub(super) fn new(max: u64, path: impl Fn() -> Path + Send + Sync + 'static) -> Arc<Self> {
+        let now = Instant::now();
         Arc::new(Self {
             state: Mutex::new(State {
-                bound,
+                credit: Credit::new(max, now),
                 unconfirmed: 0,
                 streams: BTreeMap::new(),
+                waiting: VecDeque::new(),
                 opened_below: 0,
+                incoming: Incoming { level: 0, at: now },
+                packet: path().packet,
             }),
-            changed: Notify::new(),
+            path: Box::new(path),
         })
     }
 
     /// Accounts for a stream of this node's from now on.
     pub(super) fn open(self: &Arc<Self>, id: u64, class: BulkClass) -> BulkStream {
-        let mut state = self.state.lock().expect("no holder panics");
-        state.streams.insert(id, Stream::default());
+        let mut state = self.state();
+        let wake = Arc::new(Notify::new());
+        let stream = Stream {
+            class,
+            written: 0,
+            confirmed: 0,
+            moved: Instant::now(),
+            wake: wake.clone(),
+        };
+        state.streams.insert(id, stream);
         if class == BulkClass::Proposal {
             state.opened_below = state.opened_below.max(id + 1);
         }
         BulkStream {
             bulk: self.clone(),
             id,
-            class,
+            wake,
         }
     }
 
     /// The peer has consumed so much of a proposal stream. A stream that is over is passed by: it
     /// was reset while the confirmation was on its way.
     pub(super) fn confirm(&self, stream: u64, bytes: u64) -> Result<(), OverConfirmed> {
-        let mut state = self.state.lock().expect("no holder panics");
-        let over = stream < state.opened_below && !state.streams.contains_key(&stream);
-        if !over {
-            state.confirm(stream, bytes)?;
-            self.changed.notify_waiters();
+        let over = {
+            let state = self.state();
+            stream < state.opened_below && !state.streams.contains_key(&stream)
+        };
+        if over {
+            return Ok(());
         }
+        self.confirm_open(stream, bytes)
+    }
+
+    fn confirm_open(&self, stream: u64, bytes: u64) -> Result<(), OverConfirmed> {
+        // Asked before the lock is taken, since QUIC takes its own.
+        let (path, now) = ((self.path)(), Instant::now());
+        let mut state = self.state();
+        state.confirm(stream, bytes, path, now)?;
+        state.wake_next(now);
         Ok(())
     }
 
-    /// Bytes written and not yet confirmed.
-    pub(super) fn unconfirmed(&self) -> u64 {
-        self.state.lock().expect("no holder panics").unconfirmed
+    /// Bulk of the peer's was consumed here.
+    pub(super) fn came(&self, bytes: u64) {
+        self.state().incoming.add(bytes, Instant::now());
+    }
+
+    /// The state for display.
+    pub(super) fn summary(&self) -> BulkSummary {
+        let state = self.state();
+        BulkSummary {
+            credit: state.credit.bytes(),
+            unconfirmed: state.unconfirmed,
+            delay: state.credit.delay(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
     }
 }
 
 impl State {
-    fn confirm(&mut self, id: u64, bytes: u64) -> Result<(), OverConfirmed> {
+    fn confirm(
+        &mut self,
+        id: u64,
+        bytes: u64,
+        path: Path,
+        now: Instant,
+    ) -> Result<(), OverConfirmed> {
         let written = self.streams.get(&id).map_or(0, |stream| stream.written);
-        match self.streams.get_mut(&id) {
-            Some(stream) if bytes <= stream.written => {
-                // Confirmations are cumulative: an older one changes nothing.
-                let more = bytes.saturating_sub(stream.confirmed);
-                stream.confirmed += more;
-                self.unconfirmed -= more;
-                Ok(())
+        let stream = match self.streams.get_mut(&id) {
+            Some(stream) if bytes <= stream.written => stream,
+            _ => {
+                return Err(OverConfirmed {
+                    stream: id,
+                    confirmed: bytes,
+                    written,
+                });
             }
-            _ => Err(OverConfirmed {
-                stream: id,
-                confirmed: bytes,
-                written,
-            }),
+        };
+        // Confirmations are cumulative: an older one changes nothing.
+        let more = bytes.saturating_sub(stream.confirmed);
+        if more == 0 {
+            return Ok(());
         }
+        stream.confirmed += more;
+        stream.moved = now;
+        if stream.outstanding() == 0 {
+            stream.wake.notify_one();
+        }
+        self.unconfirmed -= more;
+        self.packet = path.packet;
+        let limited = !self.waiting.is_empty();
+        let both_ways = self.incoming.busy(now);
+        self.credit.confirmed(now, more, path, limited, both_ways);
+        Ok(())
+    }
+
+    /// Counts up to `wanted` bytes as written if it is this stream's turn and the bound allows some.
+    fn grant(&mut self, id: u64, wanted: u64, now: Instant) -> Option<u64> {
+        let class = self.streams.get(&id)?.class;
+        let allowed = self.allowed(id, now).min(wanted);
+        let others_turn = self.turn(class, now).is_some_and(|turn| turn != id);
+        if others_turn || allowed < wanted.min(self.least_chunk()) {
+            return None;
+        }
+        if self.unconfirmed == 0 {
+            self.credit.resume(now);
+        }
+        self.unconfirmed += allowed;
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.outstanding() == 0 {
+                stream.moved = now;
+            }
+            stream.written += allowed;
+        }
+        Some(allowed)
+    }
+
+    /// Whose turn it is among the waiting streams of a class that may write.
+    fn turn(&self, class: BulkClass, now: Instant) -> Option<u64> {
+        let mut waiting = self.waiting.iter().copied();
+        waiting.find(|id| self.is(*id, class) && self.allowed(*id, now) >= self.least_chunk())
+    }
+
+    fn is(&self, id: u64, class: BulkClass) -> bool {
+        self.streams.get(&id).is_some_and(|one| one.class == class)
+    }
+
+    /// Smaller writes waste the link, larger ones are bursts.
+    fn least_chunk(&self) -> u64 {
+        (self.credit.bytes() / 16).clamp(self.packet, CHUNK_BYTES / 4)
+    }
+
+    /// What a stream may write now.
+    fn allowed(&self, id: u64, now: Instant) -> u64 {
+        let Some(stream) = self.streams.get(&id) else {
+            return 0;
+        };
+        let credit = self.credit.bytes();
+        let free = credit.saturating_sub(self.unconfirmed);
+        let of_class = || (self.streams.iter()).filter(|(_, other)| other.class == stream.class);
+        match stream.class {
+            BulkClass::Proposal => {
+                let bodies: u64 = of_class().map(|(_, body)| body.outstanding()).sum();
+                free.max(self.reserve().saturating_sub(bodies))
+            }
+            BulkClass::Sync if self.body_waits(now) => 0,
+            BulkClass::Sync => {
+                let active = of_class()
+                    .filter(|(other, sync)| sync.outstanding() > 0 || self.waiting.contains(other))
+                    .count() as u64;
+                let part = (credit / active.max(1)).max(2 * self.packet);
+                free.min(part.saturating_sub(stream.outstanding()))
+            }
+        }
+    }
+
+    /// What block bodies may have outstanding whatever sync has.
+    fn reserve(&self) -> u64 {
+        (self.credit.bytes() / 4).max(2 * self.packet)
+    }
+
+    fn body_waits(&self, now: Instant) -> bool {
+        let mut waiting = self.waiting.iter().filter_map(|id| self.streams.get(id));
+        waiting.any(|stream| {
+            stream.class == BulkClass::Proposal && now < stream.moved + PRECEDENCE
+        })
+    }
+
+    fn wake_next(&self, now: Instant) {
+        for class in [BulkClass::Proposal, BulkClass::Sync] {
+            let turn = self.turn(class, now);
+            if let Some(stream) = turn.and_then(|id| self.streams.get(&id)) {
+                stream.wake.notify_one();
+            }
+        }
+    }
+
+    fn leave(&mut self, id: u64) {
+        self.waiting.retain(|waiting| *waiting != id);
+        self.wake_next(Instant::now());
+    }
+}
+
+impl Stream {
+    fn outstanding(&self) -> u64 {
+        self.written - self.confirmed
+    }
+}
+
+/// How much bulk comes in: a bucket that leaks [`INCOMING_BYTES`] a second.
+struct Incoming {
+    level: u64,
+    at: Instant,
+}
+
+impl Incoming {
+    fn add(&mut self, bytes: u64, now: Instant) {
+        self.level = (self.left(now) + bytes).min(2 * INCOMING_BYTES);
+        self.at = now;
+    }
+
+    fn left(&self, now: Instant) -> u64 {
+        let leaked = INCOMING_BYTES as f64 * now.duration_since(self.at).as_secs_f64();
+        self.level.saturating_sub(leaked as u64)
+    }
+
+    fn busy(&self, now: Instant) -> bool {
+        self.left(now) > INCOMING_BYTES
     }
 }
 
@@ -160,7 +327,8 @@ impl State {
 pub(super) struct BulkStream {
     bulk: Arc<Bulk>,
     id: u64,
-    class: BulkClass,
+    /// Its turn may have come, or everything is confirmed.
+    wake: Arc<Notify>,
 }
 
 impl BulkStream {
@@ -168,134 +336,85 @@ impl BulkStream {
     /// many: at most [`CHUNK_BYTES`].
     pub(super) async fn acquire(&self, wanted: usize) -> usize {
         let wanted = (wanted as u64).min(CHUNK_BYTES);
+        let mut place = None;
         loop {
-            // Registered before the check, so that a confirmation in between is not missed.
-            let changed = self.bulk.changed.notified();
-            {
-                let mut state = self.bulk.state.lock().expect("no holder panics");
-                let allowed = state.bound.allowance(self.class, state.unconfirmed);
-                if allowed >= wanted.min(MIN_CHUNK_BYTES) {
-                    let granted = allowed.min(wanted);
-                    state.unconfirmed += granted;
-                    if let Some(stream) = state.streams.get_mut(&self.id) {
-                        stream.written += granted;
-                    }
+            let now = Instant::now();
+            let held_back = {
+                let mut state = self.bulk.state();
+                if let Some(granted) = state.grant(self.id, wanted, now) {
+                    drop(state);
                     return granted as usize;
                 }
+                if place.is_none() {
+                    state.waiting.push_back(self.id);
+                    place = Some(Place(self));
+                }
+                state.is(self.id, BulkClass::Sync) && state.body_waits(now)
+            };
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                () = sleep_until(now + PRECEDENCE), if held_back => {}
             }
-            changed.await;
         }
     }
 
     /// The peer has consumed so much of this stream.
     pub(super) fn confirm(&self, bytes: u64) -> Result<(), OverConfirmed> {
-        let mut state = self.bulk.state.lock().expect("no holder panics");
-        state.confirm(self.id, bytes)?;
-        self.bulk.changed.notify_waiters();
-        Ok(())
+        self.bulk.confirm_open(self.id, bytes)
     }
 
     /// Waits until everything written is confirmed.
     pub(super) async fn all_confirmed(&self) {
         loop {
-            let changed = self.bulk.changed.notified();
             {
-                let state = self.bulk.state.lock().expect("no holder panics");
-                if (state.streams.get(&self.id)).is_none_or(|one| one.confirmed == one.written) {
+                let state = self.bulk.state();
+                if (state.streams.get(&self.id)).is_none_or(|one| one.outstanding() == 0) {
                     return;
                 }
             }
-            changed.await;
+            self.wake.notified().await;
         }
+    }
+
+    /// Returns when the reader has confirmed nothing for [`STALL_LIMIT`] although something is
+    /// outstanding.
+    pub(super) async fn stalled(&self) {
+        loop {
+            let now = Instant::now();
+            let look_at = {
+                let state = self.bulk.state();
+                match state.streams.get(&self.id) {
+                    Some(stream) if stream.outstanding() > 0 => stream.moved + STALL_LIMIT,
+                    _ => now + STALL_LIMIT,
+                }
+            };
+            if look_at <= now {
+                return;
+            }
+            sleep_until(look_at).await;
+        }
+    }
+}
+
+/// A stream's place among those that wait; it is left when the wait ends, however it ends.
+struct Place<'a>(&'a BulkStream);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.bulk.state().leave(self.0.id);
     }
 }
 
 impl Drop for BulkStream {
     fn drop(&mut self) {
-        let mut state = self.bulk.state.lock().expect("no holder panics");
+        let mut state = self.bulk.state();
         if let Some(stream) = state.streams.remove(&self.id) {
-            state.unconfirmed -= stream.written - stream.confirmed;
+            state.unconfirmed -= stream.outstanding();
         }
-        self.bulk.changed.notify_waiters();
+        state.wake_next(Instant::now());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-    use proptest::prelude::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_bound_holds_over_all_streams_and_a_confirmation_lets_the_next_chunk_out() {
-        let bulk = Bulk::new(Bound::FIXED);
-        let one = bulk.open(3, BulkClass::Proposal);
-        let other = bulk.open(7, BulkClass::Proposal);
-        assert_eq!(one.acquire(1 << 20).await, 64 * 1024);
-        assert_eq!(other.acquire(1 << 20).await, 64 * 1024);
-        assert_eq!(bulk.unconfirmed(), 128 * 1024);
-        let blocked = async { one.acquire(1 << 20).await };
-        tokio::pin!(blocked);
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(9), &mut blocked).await;
-        assert!(waited.is_err());
-        bulk.confirm(7, 32 * 1024).unwrap();
-        assert_eq!(blocked.await, 32 * 1024);
-        drop(other);
-        assert_eq!(bulk.unconfirmed(), 96 * 1024);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn sync_leaves_a_reserve_to_proposals() {
-        let bulk = Bulk::new(Bound::FIXED);
-        let sync = bulk.open(0, BulkClass::Sync);
-        assert_eq!(sync.acquire(1 << 20).await, 64 * 1024);
-        assert_eq!(sync.acquire(1 << 20).await, 32 * 1024);
-        let body = bulk.open(3, BulkClass::Proposal);
-        assert_eq!(body.acquire(1 << 20).await, 32 * 1024);
-    }
-
-    #[tokio::test]
-    async fn a_confirmation_beyond_what_was_written_is_refused() {
-        let bulk = Bulk::new(Bound::FIXED);
-        let stream = bulk.open(3, BulkClass::Proposal);
-        assert_eq!(stream.acquire(100).await, 100);
-        assert!(bulk.confirm(3, 101).is_err());
-        assert!(bulk.confirm(11, 1).is_err());
-        bulk.confirm(3, 100).unwrap();
-        stream.all_confirmed().await;
-        drop(stream);
-        // Late, for a stream that is over.
-        bulk.confirm(3, 100).unwrap();
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_unconfirmed_is_the_sum_over_open_streams(
-            steps in proptest::collection::vec((0u64..4, 1u64..40_000), 1..60),
-        ) {
-            let bulk = Bulk::new(Bound::FIXED);
-            let mut open: BTreeMap<u64, (BulkStream, u64, u64)> = BTreeMap::new();
-            for (id, bytes) in steps {
-                let entry = open
-                    .entry(id)
-                    .or_insert_with(|| (bulk.open(id, BulkClass::Proposal), 0, 0));
-                let granted = {
-                    let acquired = std::pin::pin!(entry.0.acquire(bytes as usize));
-                    acquired.poll(&mut Context::from_waker(Waker::noop()))
-                };
-                match granted {
-                    Poll::Ready(granted) => entry.1 += granted as u64,
-                    Poll::Pending if bytes % 3 == 0 => drop(open.remove(&id)),
-                    Poll::Pending => {
-                        entry.2 = entry.1;
-                        bulk.confirm(id, entry.1).unwrap();
-                    }
-                }
-                let expected: u64 = open.values().map(|(_, w, c)| w - c).sum();
-                prop_assert_eq!(bulk.unconfirmed(), expected);
-                prop_assert!(expected <= 128 * 1024);
-            }
-        }
-    }
-}
+mod tests;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::env::{DurableFile, Entropy, WallClock};
-use crate::types::{GenesisHash, Network, PeerIp};
+use crate::env::{DurableFile, Entropy, Offload, WallClock};
+use crate::types::{Ban, GenesisHash, Network, PeerIp};
 use crate::wire::Role;
 
 /// What the network needs to know before it starts.
@@ -26,6 +26,8 @@ pub struct NetConfig {
     pub configured_peers: Vec<SocketAddr>,
     /// Peers of an earlier run: dialed at once, preferred or not.
     pub earlier_peers: Vec<SocketAddr>,
+    /// Bans of an earlier run.
+    pub bans: Vec<Ban>,
     /// Whether unpinned full nodes may connect.
     pub accept_unpinned: bool,
     /// The most unpinned peers.
@@ -94,6 +96,8 @@ pub struct NetEnvironment {
     pub entropy: Entropy,
     /// `pins.toml`: highest serials and first-use pins.
     pub pins: Arc<dyn DurableFile>,
+    /// Where that file is written.
+    pub offload: Offload,
 }
 
 #[cfg(test)]
@@ -107,6 +111,7 @@ impl NetEnvironment {
             clock: Arc::new(crate::env::SystemClock),
             entropy: Entropy::from_os()?,
             pins: Arc::new(crate::env::FileInMemory::default()),
+            offload: Offload::Inline,
         })
     }
 }

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::faults::Fault;
 use super::frames::{FrameReader, FrameWriter, NOT_ALLOWED, ReadFailure};
 use super::keepalive::{self, KeepaliveSender, PONG_QUEUE};
 use super::manager::Ask;
@@ -76,6 +77,8 @@ pub(super) struct ConnectionEnd {
     pub by_us: bool,
     /// How long it lasted.
     pub lasted: Duration,
+    /// What the peer did that no honest one does.
+    pub fault: Option<Fault>,
 }
 
 /// An established connection that is about to run.
@@ -256,6 +259,7 @@ impl Shared {
             reason,
             by_us,
             lasted: self.peer.meter.age(),
+            fault: self.peer.fault(),
         }
     }
 
@@ -296,9 +300,7 @@ impl Shared {
 
     /// A reader has failed.
     fn read_failed(&self, failure: &ReadFailure) {
-        if failure.is_violation() {
-            self.peer.violation(failure.to_string());
-        }
+        self.peer.read_failed(failure);
     }
 
     /// A lifelong stream of the peer's gives no more. Usually the connection's close is on its way.

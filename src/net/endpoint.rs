@@ -1,8 +1,5 @@
-//! QUIC's endpoint: one socket for dialing and accepting, and the windows of each connection.
-//!
-//! Windows are per connection and the stream window cannot change later, so they are chosen by the
-//! address: recorded masternode addresses get room for block bodies, strangers little until they
-//! are welcome, and never much.
+//! QUIC's endpoint: one socket for dialing and accepting, and the windows of each connection, chosen
+//! by the address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +13,8 @@ use quinn::{
 use rand::Rng;
 
 use super::connection_id::{ConnectionIds, reset_key};
-use super::{Identity, NetEnvironment, NetError, NetTiming, tls};
+use super::windows::Windows;
+use super::{Identity, IdentityError, NetEnvironment, NetError, NetTiming, tls};
 use crate::env::WallClock;
 
 const KIB: u32 = 1024;
@@ -24,7 +22,7 @@ const MIB: u32 = 1024 * KIB;
 
 /// What the operating system is asked to buffer in each direction: a burst of about 20 ms at
 /// 1 Gbit/s and more. Linux grants at most `net.core.rmem_max` and `net.core.wmem_max`.
-const SOCKET_BUFFER_BYTES: usize = 4 * MIB as usize;
+pub const SOCKET_BUFFER_BYTES: usize = 4 * MIB as usize;
 
 /// First packets that wait for the manager; beyond, QUIC refuses.
 const MAX_INCOMING: usize = 128;
@@ -34,44 +32,6 @@ const INCOMING_BUFFER_TOTAL_BYTES: u64 = MIB as u64;
 
 /// The name given to TLS, which neither sends nor checks it: the pin decides.
 const SERVER_NAME: &str = "timed";
-
-/// Windows and stream limits.
-struct Windows {
-    stream: u32,
-    uni_streams: u32,
-    bi_streams: u32,
-    receive: u32,
-    send: u32,
-}
-
-/// For recorded masternode addresses. The receive window covers every stream that the peer may
-/// open and this node's own requests, so that readers that stall cannot take all of it; the send
-/// window covers the bulk that may be outstanding and what else is in flight.
-const RECORDED: Windows = Windows {
-    stream: MIB,
-    uni_streams: 8,
-    bi_streams: 16,
-    receive: 32 * MIB,
-    send: 40 * MIB,
-};
-
-/// For all other addresses, before the Welcome.
-const STRANGER: Windows = Windows {
-    stream: 128 * KIB,
-    uni_streams: 3,
-    bi_streams: 2,
-    receive: MIB,
-    send: MIB,
-};
-
-/// For all other addresses, after the Welcome. Never more.
-const WELCOME: Windows = Windows {
-    stream: STRANGER.stream,
-    uni_streams: 8,
-    bi_streams: 8,
-    receive: 4 * MIB,
-    send: 4 * MIB,
-};
 
 /// Binds the node's UDP socket with large buffers. An IPv6 socket also takes IPv4.
 pub fn bind_udp(
@@ -103,6 +63,42 @@ pub(super) struct Endpoint {
     /// For recorded addresses, and for all others.
     server: [Arc<ServerConfig>; 2],
     client: [ClientConfig; 2],
+    recipe: Recipe,
+}
+
+/// What the configurations are made of, besides the certificate.
+struct Recipe {
+    /// For recorded addresses, and for all others.
+    transports: [Arc<TransportConfig>; 2],
+    clock: Arc<dyn WallClock>,
+    initial_ids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
+}
+
+impl Recipe {
+    fn server(&self, identity: &Identity) -> Result<[Arc<ServerConfig>; 2], IdentityError> {
+        let crypto = tls::server_crypto(identity)?;
+        Ok(self.transports.each_ref().map(|transport| {
+            let mut server = ServerConfig::with_crypto(crypto.clone());
+            server.transport_config(transport.clone());
+            server.migration(false);
+            server.max_incoming(MAX_INCOMING);
+            server.incoming_buffer_size(INCOMING_BUFFER_BYTES);
+            server.incoming_buffer_size_total(INCOMING_BUFFER_TOTAL_BYTES);
+            server.time_source(Arc::new(TimeOfDay(self.clock.clone())));
+            server.validation_token.sent(0);
+            Arc::new(server)
+        }))
+    }
+
+    fn client(&self, identity: &Identity) -> Result<[ClientConfig; 2], IdentityError> {
+        let crypto = tls::client_crypto(identity)?;
+        Ok(self.transports.each_ref().map(|transport| {
+            let mut client = ClientConfig::new(crypto.clone());
+            client.transport_config(transport.clone());
+            client.initial_dst_cid_provider(self.initial_ids.clone());
+            client
+        }))
+    }
 }
 
 impl Endpoint {
@@ -117,39 +113,37 @@ impl Endpoint {
         config.cid_generator(move || ids.take());
         config.rng_seed(Some(environment.entropy.derive("QUIC endpoint")));
 
-        let transports = [&RECORDED, &STRANGER].map(|windows| transport(windows, timing));
-        let crypto = tls::server_crypto(identity)?;
-        let server = transports.each_ref().map(|transport| {
-            let mut server = ServerConfig::with_crypto(crypto.clone());
-            server.transport_config(transport.clone());
-            server.migration(false);
-            server.max_incoming(MAX_INCOMING);
-            server.incoming_buffer_size(INCOMING_BUFFER_BYTES);
-            server.incoming_buffer_size_total(INCOMING_BUFFER_TOTAL_BYTES);
-            server.time_source(Arc::new(TimeOfDay(environment.clock.clone())));
-            server.validation_token.sent(0);
-            server
-        });
-        let crypto = tls::client_crypto(identity)?;
-        let initial_ids = initial_ids(environment);
-        let client = transports.map(|transport| {
-            let mut client = ClientConfig::new(crypto.clone());
-            client.transport_config(transport);
-            client.initial_dst_cid_provider(initial_ids.clone());
-            client
-        });
+        let recipe = Recipe {
+            transports: [&Windows::RECORDED, &Windows::STRANGER]
+                .map(|windows| transport(windows, timing)),
+            clock: environment.clock.clone(),
+            initial_ids: initial_ids(environment),
+        };
+        let server = recipe.server(identity)?;
+        let client = recipe.client(identity)?;
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             config,
-            Some(server[1].clone()),
+            Some((*server[1]).clone()),
             environment.socket.clone(),
             environment.runtime.clone(),
         )
         .map_err(NetError::Socket)?;
         Ok(Self {
             quinn,
-            server: server.map(Arc::new),
+            server,
             client,
+            recipe,
         })
+    }
+
+    /// Presents another certificate in every handshake that begins from now on. Connections and
+    /// handshakes that there are go on. The keys of connection ids and of stateless resets stay
+    /// those of the certificate at the start, so that peers' packets are recognised as before.
+    pub(super) fn present(&mut self, identity: &Identity) -> Result<(), IdentityError> {
+        let (server, client) = (self.recipe.server(identity)?, self.recipe.client(identity)?);
+        self.quinn.set_server_config(Some((*server[1]).clone()));
+        (self.server, self.client) = (server, client);
+        Ok(())
     }
 
     /// The next arrival; `None` when the endpoint has failed.
@@ -190,10 +184,10 @@ impl Endpoint {
 
 /// Gives a welcome peer without a record its final windows.
 pub(super) fn widen(quic: &Connection) {
-    quic.set_max_concurrent_uni_streams(VarInt::from_u32(WELCOME.uni_streams));
-    quic.set_max_concurrent_bi_streams(VarInt::from_u32(WELCOME.bi_streams));
-    quic.set_receive_window(VarInt::from_u32(WELCOME.receive));
-    quic.set_send_window(u64::from(WELCOME.send));
+    quic.set_max_concurrent_uni_streams(VarInt::from_u32(Windows::WELCOME.uni_streams));
+    quic.set_max_concurrent_bi_streams(VarInt::from_u32(Windows::WELCOME.bi_streams));
+    quic.set_receive_window(VarInt::from_u32(Windows::WELCOME.receive));
+    quic.set_send_window(u64::from(Windows::WELCOME.send));
 }
 
 fn transport(windows: &Windows, timing: &NetTiming) -> Arc<TransportConfig> {

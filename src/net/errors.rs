@@ -76,6 +76,20 @@ fn list(peers: &[PeerIp]) -> String {
         .join(", ")
 }
 
+/// Why records or a certificate were not installed, or a pin not forgotten. What was in force stays.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The records are refused, or the pins cannot be kept.
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The network has ended.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
 /// Why the network could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {

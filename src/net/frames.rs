@@ -12,6 +12,7 @@ use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::bulk::STALL_LIMIT;
 use super::meter::Meter;
 use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::{FrameError, StreamKind, decode_frame, encode_frame, frame_length};
@@ -47,6 +48,12 @@ pub(super) enum ReadFailure {
         /// What is wrong.
         detail: String,
     },
+    /// Nothing came for too long.
+    #[error("a {} stream did not move for {STALL_LIMIT:?}", .kind.name())]
+    Stalled {
+        /// The stream's kind.
+        kind: StreamKind,
+    },
     /// The peer reset the stream, or the connection has ended.
     #[error("the stream broke off: {0}")]
     Broken(#[from] ReadError),
@@ -55,7 +62,7 @@ pub(super) enum ReadFailure {
 impl ReadFailure {
     /// Whether the peer broke the protocol, rather than the stream or connection having ended.
     pub(super) fn is_violation(&self) -> bool {
-        !matches!(self, ReadFailure::Broken(_))
+        !matches!(self, ReadFailure::Broken(_) | ReadFailure::Stalled { .. })
     }
 }
 
@@ -176,6 +183,12 @@ impl FrameReader {
         }
         self.header_filled = 0;
         Ok(Step::Frame(std::mem::take(&mut self.payload)))
+    }
+
+    /// Gives the stream up: the peer stops sending.
+    pub(super) fn stop(&mut self) {
+        // The only error says that the stream is over already.
+        self.recv.stop(ABANDONED).ok();
     }
 
     fn checked_length(&self) -> Result<usize, ReadFailure> {

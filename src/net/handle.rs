@@ -4,24 +4,27 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::RngExt;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bans::{BanError, BanList, Bans};
 use super::bodies;
 use super::connection::Surroundings;
 use super::endpoint::Endpoint;
 use super::handshake::HandshakeContext;
-use super::manager::{KnownPeers, MAILBOX, Manager, Published, State, View};
+use super::manager::{
+    Ask, BanOrder, KnownPeers, KnownRecord, MAILBOX, Manager, PinOrder, Published, State, View, Why,
+};
 use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::queue::{FrameQueue, Pushed};
 use super::{
-    Direction, Identity, Inbound, KnownPeer, NetConfig, NetEnvironment, NetError, PeerInfo,
-    SendError, SyncError, SyncResponses,
+    Direction, Identity, Inbound, InstallError, KnownPeer, NetConfig, NetCounts, NetEnvironment,
+    NetError, PeerInfo, SendError, SyncError, SyncResponses,
 };
 use crate::env::WallClock;
-use crate::types::{Height, MasternodeDirectory, PeerIp, Tip};
+use crate::types::{Ban, Height, MasternodeDirectory, NodeId, PeerIp, Tip};
 use crate::wire::{
     BodyHeader, CloseReason, ConsensusMessage, FrameError, ReachSet, StreamKind, SyncRequest,
     TransactionsMessage, encode_frame,
@@ -32,6 +35,8 @@ use crate::wire::{
 pub struct NetHandle {
     view: watch::Receiver<View>,
     changes: watch::Receiver<u64>,
+    bans: watch::Receiver<BanList>,
+    mailbox: mpsc::Sender<Ask>,
     clock: Arc<dyn WallClock>,
 }
 
@@ -68,14 +73,28 @@ pub fn start(
     )?;
     let endpoint = Endpoint::start(&identity, &environment, &config.timing)?;
     let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
+    let bans = Bans::new(config.bans.clone(), environment.clock.now_ms());
     let published = Published {
-        view: watch::Sender::new(View::default()),
+        view: watch::Sender::new(View {
+            peers: Arc::default(),
+            known: Arc::default(),
+            refused: Arc::default(),
+            counts: Arc::default(),
+            directory: Arc::new(pins.directory().clone()),
+            own,
+        }),
         reach: watch::Sender::new(ReachSet::default()),
         changes: watch::Sender::new(0),
+        bans: watch::Sender::new(BanList {
+            version: 0,
+            bans: bans.list(environment.clock.now_ms()),
+        }),
     };
     let handle = NetHandle {
         view: published.view.subscribe(),
         changes: published.changes.subscribe(),
+        bans: published.bans.subscribe(),
+        mailbox: mailbox_in.clone(),
         clock: environment.clock.clone(),
     };
     let mut random = environment.entropy.rng("network");
@@ -108,8 +127,9 @@ pub fn start(
         mailbox,
         published,
         clock: environment.clock,
+        offload: environment.offload,
         random,
-        state: State::new(known),
+        state: State::new(known, bans),
     };
     Ok((handle, manager.run(cancel)))
 }
@@ -124,13 +144,13 @@ fn known_peers(config: &NetConfig, directory: &MasternodeDirectory, now_ms: u64)
     let now = (Instant::now(), now_ms);
     for (_, record) in directory.records() {
         let address = record.ip.with_port(record.port);
-        known.add_dialed(address, Some(record.name.clone()), false, now);
+        known.add(address, Why::Recorded(record.name.clone()), now);
     }
     for address in &config.configured_peers {
-        known.add_dialed(*address, None, false, now);
+        known.add(*address, Why::Configured, now);
     }
     for address in &config.earlier_peers {
-        known.add_dialed(*address, None, true, now);
+        known.add(*address, Why::Earlier, now);
     }
     known
 }
@@ -221,7 +241,17 @@ impl NetHandle {
     pub fn known_peers(&self) -> Vec<KnownPeer> {
         let known = self.view.borrow().known.clone();
         let now_ms = self.clock.now_ms();
-        known.values().map(|record| record.shown(now_ms)).collect()
+        let bans = self.bans.borrow().clone();
+        let shown = |record: &Arc<KnownRecord>| {
+            let mut shown = record.shown(now_ms);
+            let held = bans.bans.iter().find(|ban| ban.ip == shown.ip);
+            if let Some(ban) = held.filter(|ban| ban.holds(now_ms)) {
+                shown.explanation =
+                    format!("{}; `timed unban {}` lifts it", ban.sentence(), ban.ip);
+            }
+            shown
+        };
+        known.values().map(shown).collect()
     }
 
     /// Refused and failed handshakes of the last hour, newest first, at most 100: when (Unix
@@ -236,6 +266,82 @@ impl NetHandle {
             .filter(|one| one.at_ms >= hour_ago_ms)
             .map(|one| (one.at_ms, one.ip, one.direction, one.reason.clone()))
             .collect()
+    }
+
+    /// What was counted since the network started.
+    pub fn counts(&self) -> Arc<NetCounts> {
+        self.view.borrow().counts.clone()
+    }
+
+    /// Bans an address: its connection ends with the reason, and it is neither taken nor dialed
+    /// until the ban is over or lifted. Gives the number of the published list that has it.
+    pub async fn ban(&self, ban: Ban) -> Result<u64, BanError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Ask::Ban(BanOrder::Add { ban, reply });
+        let asked = self.mailbox.send(order).await;
+        asked.map_err(|_| BanError::Stopping)?;
+        answer.await.map_err(|_| BanError::Stopping)?
+    }
+
+    /// Lifts the ban of an address, or all of them, completely: it is dialed at once if it is one
+    /// of those that this node dials. Gives how many there were and the number of the published list.
+    pub async fn unban(&self, ip: Option<PeerIp>) -> Result<(usize, u64), BanError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Ask::Ban(BanOrder::Lift { ip, reply });
+        let asked = self.mailbox.send(order).await;
+        asked.map_err(|_| BanError::Stopping)?;
+        answer.await.map_err(|_| BanError::Stopping)
+    }
+
+    /// Puts other records in force, and with `identity` another certificate for every handshake from
+    /// now on. Refused as a whole, with everything left as it was, when a record is older than one
+    /// that was seen. Connections that the records still allow go on untouched.
+    pub async fn install(
+        &self,
+        directory: MasternodeDirectory,
+        identity: Option<Identity>,
+    ) -> Result<(), InstallError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Ask::Pins(PinOrder::Install {
+            directory,
+            identity: identity.map(Box::new),
+            reply,
+        });
+        let asked = self.mailbox.send(order).await;
+        asked.map_err(|_| InstallError::Stopping)?;
+        answer.await.map_err(|_| InstallError::Stopping)?
+    }
+
+    /// Drops the first-use pin of a configured address; whether there was one.
+    pub async fn forget(&self, ip: PeerIp) -> Result<bool, InstallError> {
+        let (reply, answer) = oneshot::channel();
+        let order = Ask::Pins(PinOrder::Forget { ip, reply });
+        let asked = self.mailbox.send(order).await;
+        asked.map_err(|_| InstallError::Stopping)?;
+        answer.await.map_err(|_| InstallError::Stopping)?
+    }
+
+    /// The masternode records in force.
+    pub fn directory(&self) -> Arc<MasternodeDirectory> {
+        self.view.borrow().directory.clone()
+    }
+
+    /// The pin of the certificate that this node presents.
+    pub fn pin(&self) -> NodeId {
+        self.view.borrow().own
+    }
+
+    /// The bans in force, ascending by address.
+    pub fn bans(&self) -> Vec<Ban> {
+        let now_ms = self.clock.now_ms();
+        let list = self.bans.borrow();
+        let held = list.bans.iter().filter(|ban| ban.holds(now_ms));
+        held.cloned().collect()
+    }
+
+    /// Follows the bans, to keep them.
+    pub fn watch_bans(&self) -> watch::Receiver<BanList> {
+        self.bans.clone()
     }
 
     /// Changes whenever a peer connects, disconnects or has a new tip.

@@ -17,8 +17,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::Ticket;
 use super::connection::close;
+use super::faults::Fault;
 use super::frames::{FrameReader, FrameWriter, ReadFailure, read_kind};
-use super::manager::Ask;
+use super::manager::{Ask, PinOrder};
 use super::meter::Meter;
 use super::pins::Admission;
 use super::{Direction, tls};
@@ -96,6 +97,8 @@ pub(super) struct Refusal {
     pub by_us: bool,
     /// Whether the peer answered at all: without that, its address may be forged.
     pub answered: bool,
+    /// What the peer did that no honest one does; it has completed TLS, so its address is proved.
+    pub fault: Option<Fault>,
 }
 
 /// The end of one handshake.
@@ -191,7 +194,7 @@ impl HandshakeContext {
         let mut reader = first_stream(quic, meter.clone()).await?;
         let hello = match read(quic, &mut reader).await? {
             KeepaliveMessage::Hello(hello) => hello,
-            _ => return Err(violation("the first message is no Hello")),
+            _ => return Err(faulty(Fault::Message, "the first message is no Hello")),
         };
         let clock_offset_ms = (hello.clock_ms as i64).saturating_sub(self.clock.now_ms() as i64);
         let version = self.check(&hello, ip).map_err(refused)?;
@@ -205,7 +208,10 @@ impl HandshakeContext {
                         welcome.version
                     )));
                 }
-                _ => return Err(violation("the message after the Hello is no Welcome")),
+                _ => {
+                    let detail = "the message after the Hello is no Welcome";
+                    return Err(faulty(Fault::Message, detail));
+                }
             },
         };
         Ok(Authenticated {
@@ -226,7 +232,7 @@ impl HandshakeContext {
 
     async fn check_pin(&self, ip: PeerIp, node_id: NodeId) -> Result<Admission, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask::Pin { ip, node_id, reply };
+        let ask = Ask::Pins(PinOrder::Check { ip, node_id, reply });
         let shutting_down = || refused(shutting_down());
         let asked = self.mailbox.send(ask).await;
         asked.map_err(|_| shutting_down())?;
@@ -306,7 +312,10 @@ async fn first_stream(quic: &Connection, meter: Arc<Meter>) -> Result<FrameReade
         Ok(Some(byte)) if byte == StreamKind::Keepalive.byte() => {
             Ok(FrameReader::new(recv, StreamKind::Keepalive, meter))
         }
-        Ok(Some(_)) => Err(violation("the first stream is no keepalive stream")),
+        Ok(Some(_)) => {
+            let detail = "the first stream is no keepalive stream";
+            Err(faulty(Fault::Message, detail))
+        }
         Ok(None) => Err(broken_off(quic, "it ended").await),
         Err(error) => Err(broken_off(quic, &error.to_string()).await),
     }
@@ -317,7 +326,10 @@ async fn read(quic: &Connection, reader: &mut FrameReader) -> Result<KeepaliveMe
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(broken_off(quic, "it ended").await),
         Err(ReadFailure::Broken(error)) => Err(broken_off(quic, &error.to_string()).await),
-        Err(failure) => Err(violation(&failure.to_string())),
+        Err(failure) => Err(Refusal {
+            fault: Fault::of(&failure),
+            ..violation(&failure.to_string())
+        }),
     }
 }
 
@@ -326,6 +338,7 @@ fn refused(reason: CloseReason) -> Refusal {
         reason,
         by_us: true,
         answered: true,
+        fault: None,
     }
 }
 
@@ -333,11 +346,19 @@ fn violation(detail: &str) -> Refusal {
     refused(CloseReason::new(CloseCode::ProtocolViolation, detail))
 }
 
+fn faulty(fault: Fault, detail: &str) -> Refusal {
+    Refusal {
+        fault: Some(fault),
+        ..violation(detail)
+    }
+}
+
 fn lost(error: &ConnectionError) -> Refusal {
     Refusal {
         reason: tls::explain(error),
         by_us: false,
         answered: true,
+        fault: None,
     }
 }
 

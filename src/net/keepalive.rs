@@ -15,7 +15,7 @@ use super::frames::{FrameReader, FrameWriter, ReadFailure};
 use super::liveness::MAX_OUTSTANDING;
 use super::peer::Peer;
 use crate::types::{BlockHash, Height, Tip};
-use crate::wire::{KeepaliveMessage, Ping, ReachSet, StreamKind, Welcome};
+use crate::wire::{KeepaliveMessage, Ping, ReachSet, Role, StreamKind, Welcome};
 
 /// Pings of the peer that wait to be answered.
 pub(super) const PONG_QUEUE: usize = MAX_OUTSTANDING;
@@ -45,6 +45,15 @@ pub(super) struct KeepaliveSender {
 impl KeepaliveSender {
     /// Sends until the stream breaks. The acceptor's Welcome goes first.
     pub(super) async fn run(mut self, welcome: Option<Welcome>) -> Result<(), quinn::WriteError> {
+        let mut record = self.peer.watch_record();
+        // The acceptor's Welcome tells it; only masternodes have a record.
+        let tells_record = self.peer.facts().hello.role == Role::Masternode;
+        if welcome
+            .as_ref()
+            .is_none_or(|told| told.record_serial != *record.borrow())
+        {
+            record.mark_changed();
+        }
         if let Some(welcome) = welcome {
             let welcome = KeepaliveMessage::Welcome(welcome);
             self.writer.message(&welcome).await?;
@@ -72,6 +81,10 @@ impl KeepaliveSender {
                 changed = self.tip.changed(), if !tips_end && tip_due.is_none() => {
                     tips_end = changed.is_err();
                     tip_due = Some(tip_told.map_or_else(Instant::now, |at| at + TIP_INTERVAL));
+                }
+                Ok(()) = record.changed(), if tells_record => {
+                    let serial = *record.borrow_and_update();
+                    self.writer.message(&KeepaliveMessage::Record { serial }).await?;
                 }
                 changed = self.reach.changed(), if !reach_ends && !reach_news => {
                     reach_ends = changed.is_err();
@@ -165,6 +178,7 @@ pub(super) async fn receive(
                 let count = addresses.len();
                 tracing::trace!(peer.ip = %peer.ip(), count, "addresses received");
             }
+            KeepaliveMessage::Record { serial } => peer.told_record(serial),
             KeepaliveMessage::Addresses(_) => return Err(content("more than 100 addresses")),
             KeepaliveMessage::Hello(_) => return Err(content("a second Hello")),
             KeepaliveMessage::Welcome(_) => return Err(content("an unexpected Welcome")),

@@ -17,26 +17,32 @@ use std::time::Duration;
 use quinn::Incoming;
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admission, Gate};
+use super::bans::{BanList, Bans};
 use super::connection::{ConnectionEnd, Surroundings};
 use super::endpoint::Endpoint;
 use super::handshake::{HandshakeContext, Outcome, Refusal, shutting_down};
 use super::peer::Peer;
-use super::pins::{self, PinPolicy};
-use super::{Direction, NetConfig, NetError};
-use crate::env::WallClock;
-use crate::types::{NodeId, PeerIp};
+use super::pins::PinPolicy;
+use super::{Direction, NetConfig, NetCounts, NetError};
+use crate::env::{Offload, WallClock};
+use crate::types::{MasternodeDirectory, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, ReachSet};
 
+mod bans;
 mod known;
+mod pins;
 mod register;
 
-pub(super) use known::{KnownPeers, KnownRecord};
+pub(super) use bans::BanOrder;
+pub(super) use known::{KnownPeers, KnownRecord, Why};
+pub(super) use pins::PinOrder;
+use pins::PinWrites;
 
 /// What waits for the manager.
 pub(super) const MAILBOX: usize = 256;
@@ -54,17 +60,12 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// A request to the manager.
 pub(super) enum Ask {
-    /// May this key come from this address?
-    Pin {
-        /// The peer's address.
-        ip: PeerIp,
-        /// The key that it has proved to hold.
-        node_id: NodeId,
-        /// The answer.
-        reply: oneshot::Sender<Result<pins::Admission, CloseReason>>,
-    },
+    /// What concerns pins and records.
+    Pins(PinOrder),
     /// A connection has ended.
     Ended(ConnectionEnd),
+    /// An operator's change of the bans.
+    Ban(BanOrder),
 }
 
 /// A refused or failed handshake.
@@ -81,7 +82,7 @@ pub(super) struct Refused {
 }
 
 /// What handles read, always a consistent whole.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct View {
     /// The registered connections.
     pub peers: Arc<BTreeMap<PeerIp, Arc<Peer>>>,
@@ -89,6 +90,12 @@ pub(super) struct View {
     pub known: Arc<BTreeMap<PeerIp, Arc<KnownRecord>>>,
     /// Refusals, newest last.
     pub refused: Arc<VecDeque<Refused>>,
+    /// What was counted since the start.
+    pub counts: Arc<NetCounts>,
+    /// The masternode records in force.
+    pub directory: Arc<MasternodeDirectory>,
+    /// This node's pin.
+    pub own: NodeId,
 }
 
 /// Where the manager publishes.
@@ -99,6 +106,8 @@ pub(super) struct Published {
     pub reach: watch::Sender<ReachSet>,
     /// Counts connects, disconnects and news of tips.
     pub changes: watch::Sender<u64>,
+    /// The bans in force.
+    pub bans: watch::Sender<BanList>,
 }
 
 /// The actor's state.
@@ -121,6 +130,8 @@ pub(super) struct Manager {
     pub published: Published,
     /// The time of day.
     pub clock: Arc<dyn WallClock>,
+    /// Where writing runs.
+    pub offload: Offload,
     /// For jitter.
     pub random: ChaCha20Rng,
     /// Everything else.
@@ -139,6 +150,10 @@ pub(super) struct State {
     gone: BTreeMap<PeerIp, CancellationToken>,
     known: KnownPeers,
     refused: VecDeque<Refused>,
+    counts: NetCounts,
+    counts_changed: bool,
+    bans: Bans,
+    pin_writes: PinWrites,
     registry_changed: bool,
     known_changed: bool,
     refused_changed: bool,
@@ -146,7 +161,7 @@ pub(super) struct State {
 
 impl State {
     /// Nobody connected; everything is to be published.
-    pub(super) fn new(known: KnownPeers) -> Self {
+    pub(super) fn new(known: KnownPeers, bans: Bans) -> Self {
         Self {
             admission: Admission::default(),
             handshakes: JoinSet::new(),
@@ -157,6 +172,10 @@ impl State {
             gone: BTreeMap::new(),
             known,
             refused: VecDeque::new(),
+            counts: NetCounts::default(),
+            counts_changed: false,
+            bans,
+            pin_writes: PinWrites::default(),
             registry_changed: true,
             known_changed: true,
             refused_changed: true,
@@ -180,6 +199,10 @@ impl Manager {
                         break Err(NetError::TaskFailed(error.to_string()));
                     }
                 }
+                Some(joined) = self.state.pin_writes.join_next() => match joined {
+                    Ok(written) => self.written(written),
+                    Err(error) => break Err(NetError::TaskFailed(error.to_string())),
+                },
                 Some(joined) = self.state.handshakes.join_next() => match joined {
                     Ok(outcome) => self.handshake_over(outcome),
                     Err(error) => break Err(NetError::TaskFailed(error.to_string())),
@@ -199,29 +222,28 @@ impl Manager {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Pin { ip, node_id, reply } => {
-                // The first contact of a configured address writes a small file here, once ever. A
-                // handshake that timed out meanwhile has no use for the answer.
-                reply.send(self.pins.check(ip, node_id)).ok();
-            }
+            Ask::Pins(order) => self.order_pins(order),
             Ask::Ended(end) => self.ended(end),
+            Ask::Ban(order) => self.order_ban(order),
         }
     }
 
     /// A first packet from somewhere.
     fn arrive(&mut self, incoming: Incoming) {
         let ip = PeerIp::from(incoming.remote_address());
+        let Some(incoming) = self.turn_banned_away(ip, incoming) else {
+            return;
+        };
         let recorded = self.pins.directory().by_ip(ip).is_some();
         let validated = incoming.remote_address_validated();
         let ticket = match self.state.admission.arrive(ip, validated, recorded) {
             Gate::Accept(ticket) => ticket,
             Gate::Retry => {
-                if incoming.retry().is_err() {
-                    tracing::debug!(peer.ip = %ip, "an arrival cannot be asked to come again");
-                }
-                return;
+                self.count(|counts| counts.retried += 1);
+                return ask_again(ip, incoming);
             }
             Gate::Refuse => {
+                self.count(|counts| counts.turned_away += 1);
                 tracing::debug!(peer.ip = %ip, "an arrival is refused: too many handshakes");
                 return incoming.refuse();
             }
@@ -237,12 +259,41 @@ impl Manager {
         }
     }
 
+    /// Turns a banned arrival away, unless it is to be told why now: then its handshake goes on
+    /// until its key is known. An address must be proved first, so that forged packets neither use
+    /// up its turn nor cost a handshake.
+    fn turn_banned_away(&mut self, ip: PeerIp, incoming: Incoming) -> Option<Incoming> {
+        let now_ms = self.clock.now_ms();
+        if self.state.bans.get(ip, now_ms).is_none() {
+            return Some(incoming);
+        }
+        if !incoming.remote_address_validated() {
+            ask_again(ip, incoming);
+            return None;
+        }
+        if self.state.bans.may_tell(ip, now_ms) {
+            return Some(incoming);
+        }
+        incoming.refuse();
+        None
+    }
+
     /// Dials the first who is due.
     fn dial_due(&mut self) {
         let Some(ip) = self.state.known.take_due(Instant::now()) else {
             return;
         };
         self.state.known_changed = true;
+        let now_ms = self.clock.now_ms();
+        if let Some(ban) = self.state.bans.get(ip, now_ms) {
+            let left = Duration::from_millis(ban.until_ms - now_ms);
+            // Looked at again now and then, since the time of day may be set.
+            let delay = left.min(self.config.timing.backoff_limit);
+            self.state
+                .known
+                .postpone(ip, delay, (Instant::now(), now_ms));
+            return;
+        }
         let Some(address) = self.state.known.dialing(ip) else {
             return;
         };
@@ -272,19 +323,31 @@ impl Manager {
                 reason,
                 by_us,
                 answered,
-            }) => match outcome.direction {
-                // Anyone could fill the log and the list of refusals with others' addresses.
-                Direction::Inbound if !answered => {
-                    tracing::debug!(peer.ip = %outcome.ip, reason = %reason, "an arrival went silent");
+                fault,
+            }) => {
+                if let Some(fault) = fault {
+                    self.ban_for(outcome.ip, fault, &reason.detail);
                 }
-                Direction::Inbound => self.refused(outcome.ip, Direction::Inbound, reason, by_us),
-                Direction::Outbound => self.dial_failed(outcome.ip, reason, by_us),
-            },
+                match outcome.direction {
+                    // Anyone could fill the log and the list of refusals with others' addresses.
+                    Direction::Inbound if !answered => {
+                        self.count(|counts| counts.unanswered += 1);
+                        tracing::debug!(peer.ip = %outcome.ip, reason = %reason, "an arrival went silent");
+                    }
+                    Direction::Inbound => {
+                        self.refused(outcome.ip, Direction::Inbound, reason, by_us)
+                    }
+                    Direction::Outbound => self.dial_failed(outcome.ip, reason, by_us),
+                }
+            }
         }
     }
 
     /// A connection has ended: it leaves the registry if it is still the one that is there.
     fn ended(&mut self, end: ConnectionEnd) {
+        if let Some(fault) = end.fault {
+            self.ban_for(end.ip, fault, &end.reason.detail);
+        }
         let held = self.state.registry.get(&end.ip).map(|peer| peer.id());
         let replaced = held != Some(end.id);
         if replaced && end.reason.code == CloseCode::Duplicate {
@@ -302,6 +365,7 @@ impl Manager {
             reason = %end.reason,
             "disconnected"
         );
+        self.count(|counts| *counts.ended.entry(end.reason.code).or_default() += 1);
         let now = (Instant::now(), self.clock.now_ms());
         self.state.known.note_end(&end, now.1);
         self.state.known_changed = true;
@@ -330,8 +394,12 @@ impl Manager {
             tracing::debug!(peer.ip = %ip, ?direction, by_us, "a second connection was not needed");
             return;
         }
+        let what = (direction, reason.code);
+        self.count(|counts| *counts.refused.entry(what).or_default() += 1);
         let at_ms = self.clock.now_ms();
-        self.state.known.refused(ip, direction, &reason, at_ms);
+        self.state
+            .known
+            .refused(ip, direction, (&reason, by_us), at_ms);
         let refused = &mut self.state.refused;
         refused.retain(|one| one.at_ms + REFUSED_FOR_MS >= at_ms);
         let same = |one: &Refused| (one.ip, one.direction, &one.reason) == (ip, direction, &reason);
@@ -357,13 +425,19 @@ impl Manager {
         self.state.known_changed = true;
     }
 
+    fn count(&mut self, add: impl FnOnce(&mut NetCounts)) {
+        add(&mut self.state.counts);
+        self.state.counts_changed = true;
+    }
+
     /// Publishes what has changed. Handles then see connections and records that belong together.
     fn publish(&mut self) {
         let state = &mut self.state;
         let registry = std::mem::take(&mut state.registry_changed);
         let known = std::mem::take(&mut state.known_changed);
         let refused = std::mem::take(&mut state.refused_changed);
-        if !(registry || known || refused) {
+        let counts = std::mem::take(&mut state.counts_changed);
+        if !(registry || known || refused || counts) {
             return;
         }
         self.published.view.send_modify(|view| {
@@ -375,6 +449,9 @@ impl Manager {
             }
             if refused {
                 view.refused = Arc::new(state.refused.clone());
+            }
+            if counts {
+                view.counts = Arc::new(state.counts.clone());
             }
         });
         if registry {
@@ -425,5 +502,12 @@ impl Manager {
         self.endpoint
             .shut_down(code as u32, &detail, FLUSH_LIMIT)
             .await;
+    }
+}
+
+/// Has an arrival prove its address, at no cost here.
+fn ask_again(ip: PeerIp, incoming: Incoming) {
+    if incoming.retry().is_err() {
+        tracing::debug!(peer.ip = %ip, "an arrival cannot be asked to come again");
     }
 }

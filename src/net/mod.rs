@@ -11,7 +11,8 @@
 //!   `direction` and `backoff` are its pure rules, `admission` bounds handshakes in progress.
 //! - `handshake`: from the first packet to the Welcome.
 //! - `connection`: the tasks of one established connection; `keepalive` and `liveness`, `queue`
-//!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`.
+//!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`, which `credit` sets;
+//!   `windows` holds what QUIC grants and buffers.
 //! - `identity`, `tls`, `pins`, `connection_id`: who is who.
 //!
 //! Everything is bounded: handshakes, peers, streams, queues, frames, bytes in flight. Where a
@@ -20,17 +21,22 @@
 
 mod admission;
 mod backoff;
+mod bans;
 mod bodies;
 mod bulk;
 mod certificate;
 mod config;
+mod confirm;
 mod connection;
 mod connection_id;
+mod counts;
+mod credit;
 mod direction;
 mod endpoint;
 mod errors;
 mod events;
 mod explain;
+mod faults;
 mod frames;
 mod handle;
 mod handshake;
@@ -47,15 +53,18 @@ mod sync_stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod windows;
 
+pub use bans::{BanError, BanList, MAX_BANS};
 pub use config::{NetConfig, NetEnvironment, NetTiming};
-pub use endpoint::bind_udp;
-pub use errors::{NetError, SendError, SyncError};
+pub use counts::{NetCounts, RTT_BOUNDS_US, RttHistogram};
+pub use endpoint::{SOCKET_BUFFER_BYTES, bind_udp};
+pub use errors::{InstallError, NetError, SendError, SyncError};
 pub use events::{BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
 pub use handle::{NetHandle, start};
 pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
-pub use info::{Direction, KnownPeer, PeerInfo, RttSummary, StreamBytes};
-pub use pins::{Admission, PinError, PinPolicy, SeenRecord};
+pub use info::{Direction, KnownPeer, PeerInfo, QueueLengths, RttSummary, StreamBytes};
+pub use pins::{Admission, Decision, PinError, PinPolicy, SeenRecord};
 /// What an environment is made of; no other module names the QUIC crate.
 pub use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 pub use sync_stream::{SyncAnswer, SyncResponses};

@@ -8,17 +8,18 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::bodies::{BodyQueue, MAX_HELD};
-use super::bulk::{Bound, Bulk};
+use super::bulk::Bulk;
+use super::credit::Path;
 use super::direction::Contender;
+use super::faults::Fault;
+use super::frames::ReadFailure;
 use super::liveness::Liveness;
 use super::meter::Meter;
 use super::queue::{FrameQueue, QueueLimits, WhenFull};
-use super::{Direction, NetTiming, PeerInfo};
+use super::windows::{MAX_OWN_REQUESTS, MAX_SERVED, Windows};
+use super::{Direction, NetTiming, PeerInfo, QueueLengths};
 use crate::types::{BlockHash, Height, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, Hello, ReachSet};
-
-/// The most sync requests of this node's that are open to one peer.
-pub(super) const MAX_OWN_REQUESTS: usize = 4;
 
 /// What the handshake found out about a connection.
 #[derive(Clone, Debug)]
@@ -68,8 +69,14 @@ pub(super) struct Peer {
     pub bulk: Arc<Bulk>,
     /// Sync requests that may still be opened.
     pub requests: Arc<Semaphore>,
+    /// Sync requests of the peer's that may be answered at the same time.
+    pub served: Semaphore,
     /// Block bodies of the peer's that may still be read at the same time.
     pub bodies_held: Semaphore,
+    /// The serial of the peer's record that this node holds; 0 for none.
+    record: watch::Sender<u64>,
+    /// The serial of this node's record that the peer holds, as it told.
+    own_record: Mutex<Option<u64>>,
     order: watch::Sender<Option<EndOrder>>,
 }
 
@@ -80,6 +87,8 @@ pub(super) struct EndOrder {
     pub at: Instant,
     /// What the peer is told.
     pub reason: CloseReason,
+    /// What the peer did that no honest one does.
+    pub fault: Option<Fault>,
 }
 
 impl Peer {
@@ -90,6 +99,8 @@ impl Peer {
         quic: Connection,
         meter: Arc<Meter>,
     ) -> Self {
+        let windows = Windows::of_peer(facts.masternode.is_some());
+        let path = quic.clone();
         Self {
             timing,
             quic,
@@ -108,9 +119,12 @@ impl Peer {
                 },
                 WhenFull::RefuseNew,
             ),
-            bulk: Bulk::new(Bound::FIXED),
-            requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS)),
+            bulk: Bulk::new(windows.bulk, move || read_path(&path)),
+            requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS as usize)),
+            served: Semaphore::new(MAX_SERVED as usize),
             bodies_held: Semaphore::new(MAX_HELD),
+            record: watch::Sender::new(0),
+            own_record: Mutex::new(None),
             order: watch::Sender::new(None),
             facts,
         }
@@ -154,6 +168,22 @@ impl Peer {
         &self.timing
     }
 
+    /// This node holds this version of the peer's record; the peer is told when that is news.
+    pub(super) fn hold_record(&self, serial: u64) {
+        self.record
+            .send_if_modified(|held| std::mem::replace(held, serial) != serial);
+    }
+
+    /// Follows the serial of the peer's record that this node holds.
+    pub(super) fn watch_record(&self) -> watch::Receiver<u64> {
+        self.record.subscribe()
+    }
+
+    /// The peer told which version of this node's record it holds.
+    pub(super) fn told_record(&self, serial: u64) {
+        *self.own_record.lock().expect("no holder panics") = Some(serial);
+    }
+
     /// Ends the connection now with a reason. The first reason stands.
     pub(super) fn end(&self, reason: CloseReason) {
         self.end_after(Duration::ZERO, reason);
@@ -164,13 +194,29 @@ impl Peer {
         self.end(CloseReason::new(CloseCode::ProtocolViolation, detail));
     }
 
+    /// A read of the peer's has failed: ends the connection when the peer broke the protocol.
+    pub(super) fn read_failed(&self, failure: &ReadFailure) {
+        if failure.is_violation() {
+            let reason = CloseReason::new(CloseCode::ProtocolViolation, failure.to_string());
+            self.order_end(Instant::now(), reason, Fault::of(failure));
+        }
+    }
+
+    /// What the peer did that no honest one does.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.order.borrow().as_ref().and_then(|order| order.fault)
+    }
+
     /// Ends the connection after a while, unless it has ended by then. An earlier end stands.
     pub(super) fn end_after(&self, delay: Duration, reason: CloseReason) {
-        let at = Instant::now() + delay;
+        self.order_end(Instant::now() + delay, reason, None);
+    }
+
+    fn order_end(&self, at: Instant, reason: CloseReason, fault: Option<Fault>) {
         self.order.send_if_modified(|order| {
             let sooner = order.as_ref().is_none_or(|order| at < order.at);
             if sooner {
-                *order = Some(EndOrder { at, reason });
+                *order = Some(EndOrder { at, reason, fault });
             }
             sooner
         });
@@ -199,6 +245,7 @@ impl Peer {
         let (tip_height, tip_hash) = *self.tip.lock().expect("no holder panics");
         let liveness = self.liveness.lock().expect("no holder panics");
         let liveness = liveness.summary(&self.timing, Instant::now());
+        let bulk = self.bulk.summary();
         let facts = &self.facts;
         PeerInfo {
             ip: facts.ip,
@@ -214,16 +261,45 @@ impl Peer {
             tip_height,
             tip_hash,
             rtt: liveness.rtt,
+            rtt_histogram: liveness.histogram,
+            last_ping_ago_ms: liveness.since_ping.map(|since| since.as_millis() as u64),
             pings_sent: liveness.pings_sent,
             pongs_received: liveness.pongs_received,
             pings_received: liveness.pings_received,
             slow: liveness.slow,
             streams: self.meter.streams(),
-            bulk_unconfirmed: self.bulk.unconfirmed(),
+            bulk_unconfirmed: bulk.unconfirmed,
+            bulk_credit: bulk.credit,
+            bulk_delay_us: bulk.delay.as_micros() as u64,
+            queues: self.queues(),
             dropped: self.meter.total_dropped(),
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,
+            record_serial: *self.own_record.lock().expect("no holder panics"),
         }
+    }
+
+    fn queues(&self) -> QueueLengths {
+        let (consensus_messages, consensus_bytes) =
+            (self.consensus.as_ref()).map_or((0, 0), FrameQueue::waiting);
+        let (transactions_messages, transactions_bytes) = self.transactions.waiting();
+        QueueLengths {
+            consensus_messages,
+            consensus_bytes,
+            transactions_messages,
+            transactions_bytes,
+            bodies: self.bodies.as_ref().map_or(0, BodyQueue::waiting),
+        }
+    }
+}
+
+/// What QUIC knows of a connection's path.
+fn read_path(quic: &Connection) -> Path {
+    let path = quic.stats().path;
+    Path {
+        rtt: path.rtt,
+        window: path.cwnd,
+        packet: u64::from(path.current_mtu),
     }
 }

@@ -6,11 +6,12 @@
 //! 1. this node's own key: the node has dialed itself;
 //! 2. an address with a masternode record answers only with a pin of that record;
 //! 3. a pin of a record comes only from that record's address;
-//! 4. everyone else is unpinned: refused unless the node takes unpinned peers, and never given a
-//!    consensus or proposal stream;
-//! 5. an unpinned address that the operator configured is trusted on first use: its first key is
-//!    stored, and another key is refused until `timed peers forget IP`. Other unpinned addresses
-//!    are bound to a key by the registry, only while they are connected.
+//! 4. an address that the operator configured is trusted on first use: its first key is stored, and
+//!    another key is refused until `timed peers forget IP`;
+//! 5. everyone else is refused unless the node takes unpinned peers. Their address is bound to
+//!    their key by the registry, only while they are connected.
+//!
+//! Whoever has no record (4 and 5) is unpinned and never gets a consensus or proposal stream.
 //!
 //! `pins.toml` keeps the first-use pins and, per consensus key, the newest record seen: an older
 //! one, or another one with the same serial, is refused. It is not in the database, so that a lost
@@ -27,7 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tracing::{error, info};
+use tracing::error;
 
 use crate::env::DurableFile;
 use crate::types::{ConsensusKey, MasternodeDirectory, MasternodeRecord, NodeId, PeerIp};
@@ -146,20 +147,50 @@ impl PinPolicy {
             own,
             memory,
         };
-        policy.replace_directory(directory)?;
+        let change = policy.replacing(directory, own)?;
+        change.store()?;
+        policy.adopt(change);
         Ok(policy)
     }
 
-    /// Takes over another set of records, checked against the newest seen. On an error the old
-    /// directory stays in force.
-    pub fn replace_directory(&mut self, directory: MasternodeDirectory) -> Result<(), PinError> {
+    /// The change to another set of records and, with it, another key of this node's; refused when
+    /// a record is older than one that was seen.
+    pub fn replacing(
+        &self,
+        directory: MasternodeDirectory,
+        own: NodeId,
+    ) -> Result<Change, PinError> {
         let mut memory = self.memory.clone();
         for (_, record) in directory.records() {
             memory.see(record, &*self.file)?;
         }
-        self.remember(memory)?;
-        self.directory = directory;
-        Ok(())
+        Ok(Change {
+            own,
+            ..self.change(memory, Some(directory))
+        })
+    }
+
+    /// The change that trusts an address's key from its first contact on.
+    pub fn trusting(&self, ip: PeerIp, node: NodeId) -> Change {
+        let mut memory = self.memory.clone();
+        memory.first_use.insert(ip, node);
+        self.change(memory, None)
+    }
+
+    /// The change that drops the first-use pin of an address; `None` when there is none.
+    pub fn forgetting(&self, ip: PeerIp) -> Option<Change> {
+        let mut memory = self.memory.clone();
+        memory.first_use.remove(&ip)?;
+        Some(self.change(memory, None))
+    }
+
+    /// Puts a stored change in force. It must have been made from this policy as it is.
+    pub fn adopt(&mut self, change: Change) {
+        self.memory = change.memory;
+        self.own = change.own;
+        if let Some(directory) = change.directory {
+            self.directory = directory;
+        }
     }
 
     /// The records in force.
@@ -167,11 +198,9 @@ impl PinPolicy {
         &self.directory
     }
 
-    /// Decides about a peer that has proved to hold the key behind `node`.
-    ///
-    /// The first contact of a configured address writes and syncs the file before it is admitted;
-    /// every other call only reads memory. The refusal is for both sides to log.
-    pub fn check(&mut self, ip: PeerIp, node: NodeId) -> Result<Admission, CloseReason> {
+    /// Decides about a peer that has proved to hold the key behind `node`. Reads memory only. The
+    /// refusal is for both sides to log.
+    pub fn decide(&self, ip: PeerIp, node: NodeId) -> Result<Decision, CloseReason> {
         if node == self.own {
             return Err(CloseReason::new(
                 CloseCode::SelfConnection,
@@ -180,7 +209,7 @@ impl PinPolicy {
         }
         if let Some((index, record)) = self.directory.by_ip(ip) {
             return if record.pins.contains(&node) {
-                Ok(Admission::Masternode { index })
+                Ok(Decision::Admit(Admission::Masternode { index }))
             } else {
                 Err(wrong_pin(record, node))
             };
@@ -188,63 +217,83 @@ impl PinPolicy {
         if let Some((_, record)) = self.directory.by_pin(&node) {
             return Err(wrong_address(record, ip, node));
         }
+        if self.configured.contains(&ip) {
+            return self.first_use(ip, node);
+        }
         if !self.accept_unpinned {
             return Err(CloseReason::new(
                 CloseCode::UnpinnedRefused,
-                format!("{ip} (pin {node}) has no masternode record, and only those are taken"),
-            ));
-        }
-        if self.configured.contains(&ip) {
-            self.trust_on_first_use(ip, node)?;
-        }
-        Ok(Admission::Unpinned)
-    }
-
-    fn trust_on_first_use(&mut self, ip: PeerIp, node: NodeId) -> Result<(), CloseReason> {
-        match self.memory.first_use.get(&ip) {
-            Some(pin) if *pin == node => return Ok(()),
-            Some(pin) => {
-                return Err(CloseReason::new(
-                    CloseCode::PinMismatch,
-                    format!(
-                        "{ip} first had pin {pin}, now {node}; if its key was changed on \
-                         purpose, run `timed peers forget {ip}`"
-                    ),
-                ));
-            }
-            None => {}
-        }
-        let mut memory = self.memory.clone();
-        memory.first_use.insert(ip, node);
-        if let Err(error) = self.remember(memory) {
-            error!(peer.ip = %ip, reason = %error, "first contact refused: its pin is not stored");
-            return Err(CloseReason::new(
-                CloseCode::Internal,
                 format!(
-                    "the pin of {ip} could not be stored; see the log of the node that refused"
+                    "{ip} (pin {node}) has no masternode record and is no configured peer, and \
+                     only those are taken"
                 ),
             ));
         }
-        info!(peer.ip = %ip, pin = %node, "first contact of a configured address: pin stored");
-        Ok(())
+        Ok(Decision::Admit(Admission::Unpinned))
     }
 
-    /// Drops the first-use pin of an address; whether there was one.
-    pub fn forget(&mut self, ip: PeerIp) -> Result<bool, PinError> {
-        let mut memory = self.memory.clone();
-        let had = memory.first_use.remove(&ip).is_some();
-        self.remember(memory)?;
-        Ok(had)
-    }
-
-    /// Makes a change durable, then takes it over.
-    fn remember(&mut self, memory: Memory) -> Result<(), PinError> {
-        if memory != self.memory {
-            memory.store(&*self.file)?;
-            self.memory = memory;
+    fn first_use(&self, ip: PeerIp, node: NodeId) -> Result<Decision, CloseReason> {
+        match self.memory.first_use.get(&ip) {
+            Some(pin) if *pin == node => Ok(Decision::Admit(Admission::Unpinned)),
+            Some(pin) => Err(CloseReason::new(
+                CloseCode::PinMismatch,
+                format!(
+                    "{ip} first had pin {pin}, now {node}; if its key was changed on purpose, run \
+                     `timed peers forget {ip}`"
+                ),
+            )),
+            None => Ok(Decision::FirstContact),
         }
-        Ok(())
     }
+
+    fn change(&self, memory: Memory, directory: Option<MasternodeDirectory>) -> Change {
+        Change {
+            file: self.file.clone(),
+            news: memory != self.memory,
+            memory,
+            directory,
+            own: self.own,
+        }
+    }
+}
+
+/// What may become of a peer whose key is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Take it.
+    Admit(Admission),
+    /// A configured address at its first contact: take it once its pin is stored, with
+    /// [`PinPolicy::trusting`].
+    FirstContact,
+}
+
+/// A change of what is remembered. It is stored first, off the actor that owns the policy, and then
+/// adopted; so nothing is in force that a crash could undo.
+pub struct Change {
+    file: Arc<dyn DurableFile>,
+    memory: Memory,
+    news: bool,
+    directory: Option<MasternodeDirectory>,
+    own: NodeId,
+}
+
+impl Change {
+    /// Makes the change durable; writes only what is new. Blocks while it writes.
+    pub fn store(&self) -> Result<(), PinError> {
+        match self.news {
+            true => self.memory.store(&*self.file),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What a configured address is told whose pin could not be stored.
+pub(super) fn not_stored(ip: PeerIp, error: &PinError) -> CloseReason {
+    error!(peer.ip = %ip, reason = %error, "first contact refused: its pin is not stored");
+    CloseReason::new(
+        CloseCode::Internal,
+        format!("the pin of {ip} could not be stored; see the log of the node that refused"),
+    )
 }
 
 fn wrong_pin(record: &MasternodeRecord, got: NodeId) -> CloseReason {

@@ -11,8 +11,9 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::bodies::{step_or_pause, write_bulk};
-use super::bulk::{BulkClass, BulkStream, CONFIRM_EVERY_BYTES};
+use super::bodies::write_bulk;
+use super::bulk::{BulkClass, BulkStream, STALL_LIMIT};
+use super::confirm::Confirmer;
 use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
 use super::peer::Peer;
 use super::{SyncError, SyncServe};
@@ -40,6 +41,11 @@ impl SyncAnswer {
                 peer: self.peer,
                 detail: error.to_string(),
             })?;
+        self.send_frame(frame).await
+    }
+
+    /// Sends one encoded frame.
+    pub(super) async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), SyncError> {
         self.frames.send(frame).await.map_err(|_| self.ended())
     }
 
@@ -66,7 +72,7 @@ pub struct SyncResponses {
     peer: Arc<Peer>,
     reader: FrameReader,
     request: FrameWriter,
-    confirmed: u64,
+    confirmer: Confirmer,
     progress: watch::Sender<u64>,
     _permit: OwnedSemaphorePermit,
 }
@@ -93,7 +99,7 @@ impl SyncResponses {
         Ok(Self {
             reader: FrameReader::answer(recv, peer.meter.clone()),
             request: writer,
-            confirmed: 0,
+            confirmer: Confirmer::default(),
             progress: watch::Sender::new(0),
             peer,
             _permit: permit,
@@ -102,25 +108,33 @@ impl SyncResponses {
 
     /// The next frame; `None` at the answer's end. Not cancel-safe: drop the whole value to give up.
     pub async fn next(&mut self) -> Result<Option<SyncResponse>, SyncError> {
+        match self.next_payload().await? {
+            Some(payload) => self.decoded(&payload).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The next frame's payload.
+    pub(super) async fn next_payload(&mut self) -> Result<Option<Vec<u8>>, SyncError> {
         loop {
-            let step = match step_or_pause(&mut self.reader, self.confirmed).await {
-                Ok(Some(step)) => step,
-                Ok(None) => {
-                    self.confirm(self.reader.consumed()).await;
-                    continue;
-                }
+            let before = self.reader.consumed();
+            let step = match self.confirmer.step(&mut self.reader).await {
+                Ok(step) => step,
                 Err(failure) => return Err(self.failed(failure)),
             };
             let consumed = self.reader.consumed();
-            self.progress.send_replace(consumed);
-            let at_end = matches!(step, Step::End);
-            if at_end || consumed >= self.confirmed + CONFIRM_EVERY_BYTES {
-                self.confirm(consumed).await;
+            if consumed > before {
+                self.peer.bulk.came(consumed - before);
+                self.progress.send_replace(consumed);
+            }
+            let at_end = matches!(step, Some(Step::End));
+            if let Some(bytes) = self.confirmer.take(consumed, at_end) {
+                self.confirm(bytes).await;
             }
             match step {
-                Step::Progress => {}
-                Step::End => return Ok(None),
-                Step::Frame(payload) => return self.decoded(&payload).map(Some),
+                None | Some(Step::Progress) => {}
+                Some(Step::End) => return Ok(None),
+                Some(Step::Frame(payload)) => return Ok(Some(payload)),
             }
         }
     }
@@ -131,10 +145,6 @@ impl SyncResponses {
     }
 
     async fn confirm(&mut self, bytes: u64) {
-        if bytes == self.confirmed {
-            return;
-        }
-        self.confirmed = bytes;
         let consumed = SyncUp::Consumed { bytes };
         if let Err(error) = self.request.message(&consumed).await {
             // The server needs no confirmation any more; what it sent can still be read.
@@ -158,7 +168,7 @@ impl SyncResponses {
     fn failed(&self, failure: ReadFailure) -> SyncError {
         let (peer, detail) = (self.peer.ip(), failure.to_string());
         if failure.is_violation() {
-            self.peer.violation(detail.clone());
+            self.peer.read_failed(&failure);
             return SyncError::Protocol { peer, detail };
         }
         SyncError::Ended { peer, detail }
@@ -181,6 +191,9 @@ pub(super) async fn serve(
         other => {
             return Err(content(format!("expected a valid request, got {other:?}")));
         }
+    };
+    let Some(Ok(_place)) = stop.run_until_cancelled(peer.served.acquire()).await else {
+        return Ok(());
     };
     let mut writer = FrameWriter::new(send, StreamKind::Sync, peer.meter.clone());
     let account = peer.bulk.open(writer.id(), BulkClass::Sync);
@@ -205,6 +218,10 @@ pub(super) async fn serve(
             Ok(()) => ("the peer gave the request up".into(), Ok(())),
             Err(failure) => (failure.to_string(), Err(failure)),
         },
+        () = account.stalled() => (
+            format!("the peer confirmed nothing for {STALL_LIMIT:?}"),
+            Ok(()),
+        ),
         written = async {
             if server.send(serve).await.is_err() {
                 return Err("sync has stopped".to_string());

@@ -51,6 +51,21 @@ impl DataDir {
         self.0.join("node.pem")
     }
 
+    /// The next node key while a certificate is rotated (secret).
+    pub fn next_key(&self) -> PathBuf {
+        self.0.join("node.next.key")
+    }
+
+    /// The next certificate while one is rotated.
+    pub fn next_certificate(&self) -> PathBuf {
+        self.0.join("node.next.pem")
+    }
+
+    /// The node key before a rotation, until it is finished (secret).
+    pub fn old_key(&self) -> PathBuf {
+        self.0.join("node.old.key")
+    }
+
     /// A masternode's consensus key (secret).
     pub fn consensus_key(&self) -> PathBuf {
         self.0.join("consensus.key")
@@ -371,7 +386,8 @@ pub fn load_directory(dir: &DataDir, genesis: &Genesis) -> Result<MasternodeDire
         .map_err(|source| FilesError::Directory { folder, source })
 }
 
-fn load_identity(dir: &DataDir) -> Result<Identity, FilesError> {
+/// Reads the node key and its certificate.
+pub(super) fn load_identity(dir: &DataDir) -> Result<Identity, FilesError> {
     let key = keys::read_secret(&dir.node_key())?;
     let path = dir.node_certificate();
     let certificate = read(&path)?.ok_or_else(|| {

@@ -10,36 +10,40 @@
 //! Queues from the network into the parts are bounded by the constants below. A full one holds
 //! back that stream's reader, and by QUIC's flow control the sender; nothing is dropped here.
 
+mod bans;
 mod environment;
 pub mod files;
 pub mod formats;
 pub mod keys;
 mod peers;
 mod reindex;
+mod reload;
 pub mod setup;
 mod tasks;
 pub mod wallet;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, ChainError};
 use crate::config::{AGENT, NodeFacts};
 use crate::consensus::{self, ConsensusHandle, ConsensusParts};
 use crate::mempool::{self, Mempool};
-use crate::net::{self, Inbound, NetError, NetHandle};
+use crate::net::{self, Identity, Inbound, NetError, NetHandle};
 use crate::rpc::{self, NodeDescription, RpcContext, RpcError};
 use crate::store::{Store, StoreError};
 use crate::sync::{self, SyncHandle, SyncParts};
+use crate::types::MasternodeDirectory;
 
 pub use environment::NodeEnvironment;
 use files::DataDirLock;
 pub use files::NodeFiles;
 pub use reindex::{Reindexed, reindex};
+pub use reload::ReloadError;
+use reload::Reloader;
 use tasks::Tasks;
 
 /// The longest time that stopping may take.
@@ -63,6 +67,7 @@ pub struct Node {
     sync: SyncHandle,
     consensus: Option<ConsensusHandle>,
     rpc_addr: Option<SocketAddr>,
+    reloader: Reloader,
     stop_requested: CancellationToken,
     tasks: Tasks,
     _lock: Option<DataDirLock>,
@@ -152,9 +157,10 @@ impl Node {
     /// Starts a node. Must be called on a tokio runtime.
     pub async fn start(files: NodeFiles, environment: NodeEnvironment) -> Result<Node, NodeError> {
         let own_masternode = files.own_masternode();
-        let own_record = files.own_record().cloned();
+        let own_ip = files.own_record().map(|record| record.ip);
         let description = describe(&files, own_masternode);
         let NodeFiles {
+            dir,
             config,
             genesis,
             directory,
@@ -173,6 +179,7 @@ impl Node {
         };
         let chain = Chain::open(genesis.clone(), store.clone(), environment.offload).await?;
         let earlier_peers = store.earlier_peers().await?;
+        let earlier_bans = store.bans().await?;
 
         let (consensus_in, consensus_events) = mpsc::channel(CONSENSUS_QUEUE);
         let (transactions_in, transactions_events) = mpsc::channel(TRANSACTIONS_QUEUE);
@@ -181,24 +188,26 @@ impl Node {
             network: genesis.network,
             genesis: chain.genesis_hash(),
             own_masternode,
-            recorded_ip: own_record.map(|record| record.ip),
+            recorded_ip: own_ip,
             earlier_peers: earlier_peers
                 .into_iter()
                 .map(|(ip, port)| ip.with_port(port))
                 .collect(),
+            bans: earlier_bans,
             timing: environment.timing,
         });
         let cancel = CancellationToken::new();
         let (net, running) = net::start(
             net_config,
             identity,
-            directory.clone(),
+            directory,
             net::NetEnvironment {
                 socket: environment.socket,
                 runtime: environment.runtime,
                 clock: environment.clock.clone(),
                 entropy: environment.entropy.clone(),
                 pins: environment.pins,
+                offload: environment.offload,
             },
             Inbound {
                 consensus: own_masternode.map(|_| consensus_in),
@@ -213,6 +222,11 @@ impl Node {
         let cancel = CancellationToken::new();
         let saving = peers::keep(store.clone(), net.clone(), cancel.clone());
         tasks.add("the list of peers", cancel, saving);
+
+        let cancel = CancellationToken::new();
+        let (stored, bans_stored) = watch::channel(0);
+        let saving = bans::keep(store.clone(), net.clone(), stored, cancel.clone());
+        tasks.add("the list of bans", cancel, saving);
 
         let cancel = CancellationToken::new();
         let (mempool, running) = mempool::start(
@@ -257,6 +271,14 @@ impl Node {
             _ => None,
         };
 
+        let reloader = Reloader {
+            dir,
+            genesis: genesis.clone(),
+            own_masternode,
+            net: net.clone(),
+            consensus: consensus.clone(),
+            offload: environment.offload,
+        };
         let stop_requested = CancellationToken::new();
         let rpc_addr = match environment.rpc {
             Some(rpc_environment) => {
@@ -265,9 +287,10 @@ impl Node {
                     chain: chain.clone(),
                     mempool: mempool.clone(),
                     net: net.clone(),
+                    bans_stored,
                     sync: sync.clone(),
                     consensus: consensus.clone(),
-                    directory: Arc::new(directory),
+                    reload: reloader.for_rpc(),
                     node: description,
                     clock: environment.clock.clone(),
                     started_at_ms: environment.clock.now_ms(),
@@ -292,6 +315,7 @@ impl Node {
             sync,
             consensus,
             rpc_addr,
+            reloader,
             stop_requested,
             tasks,
             _lock: lock,
@@ -328,6 +352,22 @@ impl Node {
         self.rpc_addr
     }
 
+    /// Puts what `certs/`, `node.key` and `node.pem` say now in force, without a restart; gives one
+    /// sentence that says what is in force. Refused as a whole, with everything left as it was.
+    pub async fn reload(&self) -> Result<String, ReloadError> {
+        self.reloader.reload().await
+    }
+
+    /// Puts other masternode records in force, and with `identity` another certificate for every
+    /// handshake from now on: what [`Node::reload`] does with what it read.
+    pub async fn install(
+        &self,
+        directory: MasternodeDirectory,
+        identity: Option<Identity>,
+    ) -> Result<(), ReloadError> {
+        self.reloader.install(directory, identity).await
+    }
+
     /// Waits until the node is asked to stop over its RPC, or until a part of it ends: then with
     /// that part's reason. In both cases [`Node::stop`] is what comes next. Cancel-safe.
     pub async fn wait(&mut self) -> Result<(), NodeError> {
@@ -352,8 +392,6 @@ fn describe(files: &NodeFiles, own_masternode: Option<usize>) -> NodeDescription
         agent: AGENT,
         name: own_masternode.map(|index| files.genesis.masternodes[index].name.clone()),
         masternode: own_masternode,
-        pin: files.identity.node_id(),
-        record: files.own_record().cloned(),
         listen: files.config.listen_addr(),
     }
 }

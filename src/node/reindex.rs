@@ -65,7 +65,7 @@ pub async fn reindex(dir: &DataDir, genesis: &Arc<Genesis>) -> Result<Reindexed,
     let chain = Chain::open(genesis.clone(), store.clone(), Offload::Threads).await?;
     let stopped_by = match Store::open_unchecked(Backend::File(path.clone()), genesis.clone()) {
         Ok(source) => {
-            keep_evidence(&source, &store).await?;
+            keep_the_rest(&source, &store).await?;
             let stopped_by = copy(&source, &chain).await?;
             source.close().await;
             stopped_by
@@ -101,8 +101,8 @@ fn failed(path: &Path, source: std::io::Error) -> NodeError {
     }
 }
 
-/// Evidence proves itself too; what cannot be read is lost with the file.
-async fn keep_evidence(source: &Store, target: &Store) -> Result<(), StoreError> {
+/// Evidence, bans and the addresses of earlier peers; what cannot be read is lost with the file.
+async fn keep_the_rest(source: &Store, target: &Store) -> Result<(), StoreError> {
     match source.wal().evidence().await {
         Ok(evidence) => {
             for one in evidence {
@@ -111,7 +111,17 @@ async fn keep_evidence(source: &Store, target: &Store) -> Result<(), StoreError>
         }
         Err(error) => tracing::warn!(reason = %error, "evidence of double signing is not kept"),
     }
-    Ok(())
+    match source.bans().await {
+        Ok(bans) => target.save_bans(bans).await?,
+        Err(error) => tracing::warn!(reason = %error, "bans are not kept"),
+    }
+    match source.earlier_peers().await {
+        Ok(peers) => target.save_peers(peers).await,
+        Err(error) => {
+            tracing::warn!(reason = %error, "the addresses of earlier peers are not kept");
+            Ok(())
+        }
+    }
 }
 
 /// Commits what proves itself; returns why it ended before the source did.

@@ -1,8 +1,10 @@
 //! What the methods speak about.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::Chain;
@@ -11,7 +13,11 @@ use crate::env::WallClock;
 use crate::mempool::Mempool;
 use crate::net::NetHandle;
 use crate::sync::SyncHandle;
-use crate::types::{MasternodeDirectory, MasternodeRecord, NodeId};
+
+/// Re-reads `certs/` and the node's certificate; gives a sentence that says what is in force, or one
+/// that says why nothing has changed.
+pub type Reload =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 /// Handles to the running node.
 pub struct RpcContext {
@@ -21,12 +27,14 @@ pub struct RpcContext {
     pub mempool: Mempool,
     /// The network.
     pub net: NetHandle,
+    /// The number of the list of bans that is on disk.
+    pub bans_stored: watch::Receiver<u64>,
     /// Sync.
     pub sync: SyncHandle,
     /// Consensus; `None` on a full node.
     pub consensus: Option<ConsensusHandle>,
-    /// The records in `certs/`.
-    pub directory: Arc<MasternodeDirectory>,
+    /// Re-reads records and certificate.
+    pub reload: Reload,
     /// Who this node is.
     pub node: NodeDescription,
     /// The time of day.
@@ -46,10 +54,6 @@ pub struct NodeDescription {
     pub name: Option<String>,
     /// Its position in genesis, when it is a masternode.
     pub masternode: Option<usize>,
-    /// The pin of its certificate.
-    pub pin: NodeId,
-    /// Its own record, when it is a masternode.
-    pub record: Option<MasternodeRecord>,
     /// Where it listens for peers.
     pub listen: SocketAddr,
 }

@@ -32,6 +32,7 @@
 //! [`StoreError::Damaged`].
 
 mod backend;
+mod bans;
 mod blocks;
 mod error;
 mod peers;
@@ -47,6 +48,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
@@ -85,6 +87,9 @@ pub enum StoreThreads {
     Own,
     /// In place, for simulations.
     Inline,
+    /// In place, and each write's caller hears of it only this much later, one write after the
+    /// other: a slow disk in a simulation, where only the runtime's clock passes.
+    InlineSlow(Duration),
 }
 
 /// The database; a cheap handle. The last one to be dropped waits for queued work, so a node calls
@@ -170,6 +175,14 @@ impl Store {
     /// Where the database lives.
     pub fn place(&self) -> &Place {
         &self.inner.place
+    }
+
+    /// The size of the database, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.inner
+            .size
+            .bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The consensus log.

@@ -20,6 +20,7 @@
 //! | `wal_bodies` | (height, u64; block hash, 32 bytes) | checksum, 16 bytes; canonical `Block` |
 //! | `evidence` | position, u64 | two conflicting signed messages, encoded by consensus |
 //! | `peers` | position, u32 | canonical `(PeerIp, u16)` |
+//! | `bans` | position, u32 | canonical `Ban` |
 //!
 //! A log row's checksum is the first 16 bytes of BLAKE3, in key-derivation mode, over the height (8
 //! bytes little-endian), then the position (8 bytes little-endian) or the block hash, then the
@@ -60,6 +61,7 @@ pub(super) const WAL: Table<(u64, u64), Bytes> = Table::new("wal");
 pub(super) const WAL_BODIES: Table<(u64, HashKey), Bytes> = Table::new("wal_bodies");
 pub(super) const EVIDENCE: Table<u64, Bytes> = Table::new("evidence");
 pub(super) const PEERS: Table<u32, Bytes> = Table::new("peers");
+pub(super) const BANS: Table<u32, Bytes> = Table::new("bans");
 
 /// Rows of `meta`.
 pub(super) const META_SCHEMA: &str = "schema";

@@ -9,7 +9,7 @@ mod layout;
 use super::testing::{Disk, Fate, fates};
 use super::*;
 use crate::ledger::fixture;
-use crate::types::{BlockHash, Height, PeerIp};
+use crate::types::{Ban, BannedBy, BlockHash, Height, PeerIp};
 use std::path::Path;
 
 fn genesis() -> Arc<Genesis> {
@@ -361,6 +361,24 @@ async fn the_peers_of_the_last_run_are_found_again() {
 }
 
 #[tokio::test]
+async fn bans_outlive_a_restart_and_are_replaced_as_a_whole() {
+    let disk = Disk::default();
+    let store = open(&disk).unwrap();
+    assert_eq!(store.bans().await.unwrap(), []);
+    let ban = |ip: &str| {
+        let ip = ip.parse().unwrap();
+        Ban::new(ip, (1, 2), BannedBy::Operator, "why")
+    };
+    let bans = vec![ban("10.0.0.9"), ban("::1")];
+    store.save_bans(bans.clone()).await.unwrap();
+    drop(store);
+    let store = open(&disk).unwrap();
+    assert_eq!(store.bans().await.unwrap(), bans);
+    store.save_bans(Vec::new()).await.unwrap();
+    assert_eq!(store.bans().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn a_closed_store_says_so_and_dropping_waits_for_queued_writes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("chain.redb");
@@ -407,4 +425,20 @@ async fn more_callers_than_the_queue_holds_wait_and_all_are_served() {
         done.unwrap();
     }
     assert_eq!(store.wal().load(Height(1)).await.unwrap().entries.len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_disk_makes_writes_wait_for_each_other_and_reads_for_nobody() {
+    let each = std::time::Duration::from_millis(200);
+    let disk = testing::Disk::default();
+    let store = Store::open(disk.backend(), genesis(), StoreThreads::InlineSlow(each)).unwrap();
+    let wal = store.wal();
+    let began = tokio::time::Instant::now();
+    let write = |at| wal.append(Height(1), vec![vec![at]], vec![]);
+    let (first, second) = tokio::join!(write(1), write(2));
+    first.and(second).unwrap();
+    let wrote = began.elapsed();
+    assert!(wrote >= 2 * each && wrote < 3 * each, "{wrote:?}");
+    assert_eq!(wal.load(Height(1)).await.unwrap().entries.len(), 2);
+    assert_eq!(began.elapsed(), wrote);
 }

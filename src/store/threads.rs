@@ -7,9 +7,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use redb::Database;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::StoreThreads;
 
@@ -35,6 +37,13 @@ pub(super) struct Closed;
 /// Owns the database and the threads that use it.
 pub(super) struct Executor {
     state: Mutex<State>,
+    slow: Option<SlowWrites>,
+}
+
+/// Writes that take time although they run in place.
+struct SlowWrites {
+    each: Duration,
+    turn: Semaphore,
 }
 
 enum State {
@@ -60,11 +69,19 @@ impl Executor {
     pub(super) fn start(database: Database, threads: StoreThreads) -> std::io::Result<Self> {
         let database = Arc::new(database);
         let state = match threads {
-            StoreThreads::Inline => State::Inline(database),
+            StoreThreads::Inline | StoreThreads::InlineSlow(_) => State::Inline(database),
             StoreThreads::Own => State::Threads(Threads::start(database)?),
+        };
+        let slow = match threads {
+            StoreThreads::InlineSlow(each) => Some(SlowWrites {
+                each,
+                turn: Semaphore::new(1),
+            }),
+            StoreThreads::Inline | StoreThreads::Own => None,
         };
         Ok(Self {
             state: Mutex::new(state),
+            slow,
         })
     }
 
@@ -75,7 +92,17 @@ impl Executor {
         work: impl FnOnce(&Database) -> T + Send + 'static,
     ) -> Result<T, Closed> {
         match self.route(lane)? {
-            Route::Inline(database) => Ok(work(&database)),
+            Route::Inline(database) => match (&self.slow, lane) {
+                (Some(slow), Lane::Write) => {
+                    let _turn = slow.turn.acquire().await.map_err(|_| Closed)?;
+                    let result = work(&database);
+                    // The caller must not keep the database open meanwhile.
+                    drop(database);
+                    sleep(slow.each).await;
+                    Ok(result)
+                }
+                _ => Ok(work(&database)),
+            },
             Route::Queue(queue) => {
                 let (answer, result) = oneshot::channel();
                 let job: Job = Box::new(move |database| {

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod amount;
+pub mod ban;
 pub mod block;
 pub mod codec;
 pub mod directory;
@@ -17,12 +18,14 @@ pub mod network;
 pub mod peer_ip;
 pub mod record;
 pub mod signing;
+pub mod time;
 pub mod transaction;
 pub mod validators;
 pub mod vote;
 
 pub use address::{Address, AddressError};
 pub use amount::{Amount, AmountError};
+pub use ban::{Ban, BannedBy};
 pub use block::{Block, BlockHeader, Tip};
 pub use directory::{DirectoryError, MasternodeDirectory};
 pub use genesis::{Allocation, Genesis, GenesisError, GenesisMasternode, Timeouts};

@@ -110,6 +110,11 @@ fn keepalive_samples() -> Vec<Sample> {
             KeepaliveMessage::Addresses(vec![(ip, 24200)]),
             "05000000 0100000000000000 00000000 0a010203 885e",
         ),
+        sample(
+            kind,
+            KeepaliveMessage::Record { serial: 3 },
+            "06000000 0300000000000000",
+        ),
     ]
 }
 

@@ -52,6 +52,12 @@ pub enum KeepaliveMessage {
     },
     /// Peers that the sender is connected to, at most 100: address and port hint.
     Addresses(Vec<(PeerIp, u16)>),
+    /// Which version of the receiver's masternode record the sender holds: told by the dialer at
+    /// the start, as the acceptor does in its Welcome, and by both whenever it changes.
+    Record {
+        /// Its serial; 0 without one.
+        serial: u64,
+    },
 }
 
 /// Who speaks, on which chain, and from where.

@@ -35,6 +35,8 @@ pub struct Checker {
 struct State {
     /// By address, the node's number.
     nodes: BTreeMap<PeerIp, usize>,
+    /// How many nodes there are; one may be at several addresses.
+    count: usize,
     /// By (node, peer), what that node's registry holds.
     held: BTreeMap<(usize, usize), Held>,
     /// Since when only one end holds a connection, by (that end, the other).
@@ -57,14 +59,20 @@ pub struct Held {
 
 impl Checker {
     pub fn new(journal: Arc<Journal>, nodes: impl IntoIterator<Item = PeerIp>) -> Self {
-        let nodes = nodes.into_iter().zip(0..).collect();
+        let nodes: BTreeMap<_, _> = nodes.into_iter().zip(0..).collect();
         Self {
             journal,
             state: Mutex::new(State {
+                count: nodes.len(),
                 nodes,
                 ..State::default()
             }),
         }
+    }
+
+    /// A node is seen at a further address from now on.
+    pub fn also_at(&self, node: usize, ip: PeerIp) {
+        self.state().nodes.insert(ip, node);
     }
 
     /// A fault between two nodes begins.
@@ -85,6 +93,11 @@ impl Checker {
     /// A node is gone, with its registry.
     pub fn gone(&self, node: usize) {
         self.state().held.retain(|(at, _), _| *at != node);
+    }
+
+    /// A node has lost its blocks, and starts again without them.
+    pub fn lost_blocks(&self, node: usize) {
+        self.state().tips.retain(|(_, at), _| *at != node);
     }
 
     /// What a node's registry holds of another.
@@ -200,7 +213,7 @@ impl Checker {
             };
             now.insert(other, (peer.connection, peer.direction));
         }
-        for other in 0..state.nodes.len() {
+        for other in 0..state.count {
             let before = state.held.get(&(node, other)).copied();
             let after = now.get(&other).copied();
             if before.map(|held| (held.connection, held.direction)) == after {

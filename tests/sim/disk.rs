@@ -4,6 +4,7 @@
 use timed::store::Backend;
 
 #[path = "../../src/store/testing.rs"]
+#[allow(dead_code, reason = "the store's own tests use other parts of it")]
 mod testing;
 
-pub(crate) use testing::{Disk, fates};
+pub(crate) use testing::{Disk, Fate, fates};

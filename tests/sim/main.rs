@@ -2,7 +2,9 @@
 //! unsynced writes, everything drawn from one seed. See `docs/simulation.md`.
 //!
 //! - `wire`, `disk`, `world`: the network, the disks, the nodes and the faults;
-//! - `journal`, `check`, `run`: the trace, the invariants, and how a scenario is run and repeated;
+//! - `power`: a machine's power, which can fail at any point at which something is written or sent;
+//! - `journal`, `check`, `signatures`, `run`: the trace, the invariants, and how a scenario is run and
+//!   repeated;
 //! - `scenarios`: one short story per test.
 
 #![expect(clippy::unwrap_used, reason = "this is a test, helpers included")]
@@ -10,7 +12,9 @@
 mod check;
 mod disk;
 mod journal;
+mod power;
 mod run;
 mod scenarios;
+mod signatures;
 mod wire;
 mod world;

@@ -10,4 +10,4 @@ use timed::env::Entropy;
 )]
 mod shared;
 
-pub use shared::{Link, Sent, Socket, Wire};
+pub use shared::{Link, Rate, Sent, Socket, Wire};

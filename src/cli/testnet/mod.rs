@@ -47,10 +47,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     seconds: Option<u64>,
     /// End one node by SIGKILL after this time, such as 10s
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = super::output::parse_duration)]
     kill_one_after: Option<Duration>,
     /// Start it again this long after it was ended
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "kill_one_after", default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = super::output::parse_duration, requires = "kill_one_after", default_value = "10s")]
     restart_after: Duration,
     /// Where the nodes' files are; kept, and used again when it holds a testnet [default: a temporary folder]
     #[arg(long, value_name = "FOLDER")]
@@ -58,22 +58,6 @@ pub(super) struct Arguments {
     /// The P2P port of every node; RPC is one above
     #[arg(long, default_value_t = timed::types::Network::Dev.p2p_port(), value_parser = clap::value_parser!(u16).range(1..65535))]
     port: u16,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "write a time like 10s, 500ms or 2m".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        _ => Err("write a time like 10s, 500ms or 2m".into()),
-    }
 }
 
 impl Arguments {
@@ -320,21 +304,5 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_with_their_unit() {
-        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("7"), Ok(Duration::from_secs(7)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "10h", "-1s", "1.5s"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -20,8 +20,13 @@ use crate::consensus::wal::{self, Entry, LogBuffer};
 use crate::consensus::{ConsensusError, ConsensusStatus};
 use crate::store::WalContent;
 use crate::types::codec;
-use crate::types::{BlockHash, CommitCertificate, ConsensusKey, PeerIp, Round, Tip};
+use crate::types::{
+    BlockHash, CommitCertificate, ConsensusKey, Height, PeerIp, Proposal, Round, Tip, Vote,
+};
 use crate::wire::ConsensusMessage;
+
+/// The target of the events about this node's own signatures.
+const SIGNED: &str = "timed::signed";
 
 impl<P: Ports> Host<P> {
     /// Reads what earlier runs left; replays the log of the tip's next height if it holds entries.
@@ -124,6 +129,17 @@ impl<P: Ports> Host<P> {
     fn decode_log(&mut self, content: WalContent) -> Result<Option<Vec<Entry>>, String> {
         let decoded = wal::decode(self.height, &content.entries);
         let entries = decoded.map_err(|damage| damage.to_string())?;
+        let (held, signed) = (
+            content.entries.len() as u64,
+            self.guard.entries_signed(self.height),
+        );
+        if held < signed && held > 0 {
+            return Err(format!(
+                "the consensus log of height {} has {held} entries, but it had {signed} when this \
+                 node signed there: it is an older copy",
+                self.height
+            ));
+        }
         let now = Instant::now();
         for (hash, bytes) in content.bodies {
             self.bodies
@@ -312,17 +328,22 @@ impl<P: Ports> Host<P> {
     }
 
     async fn flush_log(&mut self) -> Result<(), ConsensusError> {
-        let Some((entries, named)) = self.log.take() else {
+        let Some(batch) = self.log.take() else {
             return Ok(());
         };
-        let bodies = named
+        let bodies = (batch.named)
             .into_iter()
             .filter_map(|hash| {
                 let content = self.bodies.content(self.height, hash)?;
                 Some((hash, content.bytes.as_ref().clone()))
             })
             .collect();
-        self.ports.wal_append(self.height, entries, bodies).await?;
+        self.ports
+            .wal_append(self.height, batch.entries, bodies)
+            .await?;
+        if let Some(entries) = batch.signed {
+            self.guard.signed(entries).await?;
+        }
         Ok(())
     }
 
@@ -345,9 +366,11 @@ impl<P: Ports> Host<P> {
     fn publish(&mut self, message: ConsensusMessage) {
         match &message {
             ConsensusMessage::Vote(vote) => {
+                trace_vote(vote);
                 self.book.add_vote(*vote);
             }
             ConsensusMessage::Proposal(proposal) => {
+                trace_proposal(proposal);
                 self.book.add_proposal(*proposal);
             }
             ConsensusMessage::Polka(polka) => {
@@ -395,6 +418,10 @@ impl<P: Ports> Host<P> {
             return Ok(false);
         };
         let header = content.block.header;
+        let age_ms = self.clock.now_ms().saturating_sub(header.time_ms);
+        if (live && age_ms < LIVE_WITHIN_MS) || self.log.holds_own_precommit_of(&certificate) {
+            self.guard.finalized_live().await?;
+        }
         let committed = self.ports.commit(content.block, certificate.clone()).await;
         let tip = match committed {
             Ok(tip) => tip,
@@ -410,10 +437,6 @@ impl<P: Ports> Host<P> {
             block = %certificate.block,
             "block committed"
         );
-        let age_ms = self.clock.now_ms().saturating_sub(header.time_ms);
-        if (live && age_ms < LIVE_WITHIN_MS) || self.log.holds_own_precommit_of(&certificate) {
-            self.guard.finalized_live();
-        }
         if header.proposer == self.own {
             self.build.own_block_decided();
         }
@@ -421,6 +444,19 @@ impl<P: Ports> Host<P> {
         self.last_commit = Some(certificate);
         self.enter_height(tip);
         Ok(true)
+    }
+
+    /// Sync has brought the current height. At the first one, this node's part in it shows that the
+    /// chain was new when the node began.
+    pub(super) async fn note_synced(&mut self) -> Result<(), ConsensusError> {
+        if self.height > Height(1) || !self.guard.may_have_lost_state() {
+            return Ok(());
+        }
+        let certificate = self.ports.certificate(self.height).await?;
+        if certificate.is_some_and(|certificate| self.log.holds_own_precommit_of(&certificate)) {
+            self.guard.finalized_live().await?;
+        }
+        Ok(())
     }
 
     /// The certificate that precommits of a block make, when the engine has not decided by them.
@@ -465,4 +501,29 @@ impl<P: Ports> Host<P> {
             }
         }
     }
+}
+
+/// Says what this node has signed, once it is durable and before it leaves. Nothing else shows each
+/// signature of a node, so tests for signing twice depend on the target and on the fields.
+fn trace_vote(vote: &Vote) {
+    tracing::trace!(
+        target: SIGNED,
+        voter = ?vote.voter,
+        height = vote.height.0,
+        round = vote.round.0,
+        kind = ?vote.kind,
+        block = ?vote.block,
+    );
+}
+
+/// As [`trace_vote`].
+fn trace_proposal(proposal: &Proposal) {
+    tracing::trace!(
+        target: SIGNED,
+        voter = ?proposal.proposer,
+        height = proposal.height.0,
+        round = proposal.round.0,
+        kind = ?"Proposal",
+        block = ?(proposal.block, proposal.polka_round),
+    );
 }

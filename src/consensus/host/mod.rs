@@ -66,6 +66,7 @@ pub(super) fn start<P: Ports>(
     setup: Setup,
     ports: P,
     inbound: mpsc::Receiver<ConsensusEvent>,
+    stops: mpsc::Receiver<String>,
     cancel: CancellationToken,
 ) -> (
     watch::Receiver<ConsensusStatus>,
@@ -74,7 +75,7 @@ pub(super) fn start<P: Ports>(
     let (status, watched) = watch::channel(initial_status(&setup, ports.tip()));
     let actor = async move {
         let host = Host::recover(setup, ports, status).await?;
-        match host.run(inbound, &cancel).await {
+        match host.run(inbound, stops, &cancel).await {
             // Parts end in any order when the node shuts down.
             Err(_) if cancel.is_cancelled() => Ok(()),
             result => result,
@@ -185,6 +186,7 @@ impl<P: Ports> Host<P> {
     async fn run(
         mut self,
         mut inbound: mpsc::Receiver<ConsensusEvent>,
+        mut stops: mpsc::Receiver<String>,
         cancel: &CancellationToken,
     ) -> Result<(), ConsensusError> {
         let mut tips = self.ports.watch_tip();
@@ -202,6 +204,7 @@ impl<P: Ports> Host<P> {
                     let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                     self.on_done(done).await?;
                 }
+                Some(reason) = stops.recv() => self.stop_signing(reason).await?,
                 event = inbound.recv() => {
                     self.on_event(event.ok_or(ended("network"))?).await?;
                 }
@@ -216,6 +219,7 @@ impl<P: Ports> Host<P> {
         loop {
             let tip = self.ports.tip();
             if tip.height >= self.height {
+                self.note_synced().await?;
                 self.enter_height(tip);
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Crashes at every point at which something becomes durable or leaves a node, and lost state.
 
 use super::*;
+use crate::env::DurableFile;
 use crate::types::Vote;
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
@@ -198,6 +199,40 @@ async fn a_node_that_lost_everything_signs_nothing_before_a_live_height() {
     assert_eq!(world.double_signed(), 0);
 }
 
+/// It took the chain for new, signed at height 1 and wrote that; a restart does not make that its
+/// history.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_everything_and_heard_of_the_chain_too_late_signs_nothing_more() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 20, 20).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    world.kill(1);
+    let node = &mut world.nodes[1];
+    node.state = FileInMemory::default();
+    *node.ports.disk.lock().unwrap() = Disk::default();
+    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    // All that would tell it of blocks is late.
+    world.filter(|_, to, message| {
+        !(to == 1 && matches!(message, Some(ConsensusMessage::Commit(_))))
+    });
+    world.start(1).await;
+    let began = |world: &World| world.nodes[1].state.load().unwrap().is_some();
+    world.until("a first signature", 20, began).await;
+    world.kill(1);
+    world.give_blocks(0, 1);
+    world.filter(|_, _, _| true);
+    world.start(1).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let reason = world
+        .status(1)
+        .not_signing
+        .expect("it knows nothing of what it signed");
+    assert!(reason.contains("was missing"), "{reason}");
+    let at = world.height(0);
+    world.reach(&ALL, at + 4, 60).await;
+    assert_eq!(world.status(1).not_signing, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_damaged_log_blocks_its_height_and_nothing_is_overwritten() {
     let mut world = World::started(&[1, 1, 1, 1]).await;
@@ -258,6 +293,20 @@ async fn a_vote_of_the_own_key_from_elsewhere_stops_signing() {
         .filter(|(voter, ..)| *voter == own)
         .map(|(_, at, ..)| *at);
     assert!(last.max().unwrap() <= height.next());
+}
+
+#[tokio::test(start_paused = true)]
+async fn signing_can_be_stopped_from_outside() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 3, 20).await;
+    let running = world.nodes[0].running.as_ref().unwrap();
+    running
+        .stop
+        .try_send("the record names another machine".into())
+        .unwrap();
+    world.reach(&ALL, 8, 60).await;
+    let reason = world.status(0).not_signing;
+    assert_eq!(reason.as_deref(), Some("the record names another machine"));
 }
 
 #[tokio::test(start_paused = true)]

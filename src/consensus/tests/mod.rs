@@ -116,6 +116,7 @@ struct Node {
 struct Running {
     actor: JoinHandle<Result<(), ConsensusError>>,
     status: watch::Receiver<ConsensusStatus>,
+    stop: mpsc::Sender<String>,
     cancel: CancellationToken,
 }
 
@@ -210,11 +211,14 @@ impl World {
             unsafe_sign: node.unsafe_sign,
         };
         let (inbox, inbound) = mpsc::channel(1_000);
+        let (stop, stops) = mpsc::channel(1);
         let cancel = CancellationToken::new();
-        let (status, actor) = host::start(setup, node.ports.clone(), inbound, cancel.clone());
+        let (status, actor) =
+            host::start(setup, node.ports.clone(), inbound, stops, cancel.clone());
         node.running = Some(Running {
             actor: tokio::spawn(actor),
             status,
+            stop,
             cancel,
         });
         self.mesh.lock().unwrap().inboxes.insert(index, inbox);

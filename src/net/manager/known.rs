@@ -1,7 +1,8 @@
 //! Everyone known: where to dial them, when the next dial is due, and what last happened.
 //!
-//! Masternodes, configured peers and peers of an earlier run are dialed for ever. Whoever else
-//! connects is remembered, at most [`MAX_REMEMBERED`] of them, the longest gone forgotten first.
+//! Masternodes and configured peers are dialed for ever, peers of an earlier run until they have
+//! failed [`MAX_EARLIER_FAILURES`] times in a row. Whoever else connects is remembered, at most
+//! [`MAX_REMEMBERED`] of them, the longest gone forgotten first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,11 +16,24 @@ use crate::net::connection::ConnectionEnd;
 use crate::net::direction::{dials_at_once, first_dial_delay};
 use crate::net::peer::PeerFacts;
 use crate::net::{Direction, KnownPeer, NetTiming};
-use crate::types::PeerIp;
+use crate::types::{MasternodeDirectory, PeerIp};
 use crate::wire::{CloseCode, CloseReason};
 
 /// The most records of peers that are neither dialed nor connected.
 const MAX_REMEMBERED: usize = 256;
+
+/// The failures in a row after which a peer of an earlier run is dialed no more: about 2 minutes.
+const MAX_EARLIER_FAILURES: u32 = 8;
+
+/// Why a peer is dialed.
+pub(crate) enum Why {
+    /// A masternode record names it.
+    Recorded(String),
+    /// The operator named it.
+    Configured,
+    /// It was connected in an earlier run.
+    Earlier,
+}
 
 /// What is known of one peer.
 #[derive(Clone, Debug)]
@@ -27,22 +41,29 @@ pub(crate) struct KnownRecord {
     ip: PeerIp,
     port: Option<u16>,
     name: Option<String>,
-    /// Whether this node dials it.
-    dialed: bool,
+    /// A masternode record names it: dialed for ever.
+    recorded: bool,
+    /// The operator named it: dialed for ever.
+    configured: bool,
+    /// It was connected in an earlier run: dialed until [`MAX_EARLIER_FAILURES`] in a row.
+    earlier: bool,
     link: Link,
     backoff: Backoff,
     last_end: Option<End>,
+    last_refusal: Option<End>,
     reconnects: u64,
     /// A connection was lost and not replaced: the next one is a reconnect.
     lost: bool,
 }
 
-/// The last disconnect or refusal.
+/// A disconnect or a refusal.
 #[derive(Clone, Debug)]
 struct End {
     at_ms: u64,
     direction: Direction,
     reason: CloseReason,
+    /// This node ended or refused it.
+    by_us: bool,
     /// How long the connection lasted; `None` for a refusal.
     lasted: Option<Duration>,
 }
@@ -97,32 +118,76 @@ impl KnownPeers {
         }
     }
 
-    /// Adds a peer to dial. `at_once`: this node had it as a peer in an earlier run.
-    pub(crate) fn add_dialed(
-        &mut self,
-        address: SocketAddr,
-        name: Option<String>,
-        at_once: bool,
-        now: (Instant, u64),
-    ) {
+    /// Adds a peer to dial.
+    pub(crate) fn add(&mut self, address: SocketAddr, why: Why, now: (Instant, u64)) {
         let ip = PeerIp::from(address);
-        if Some(ip) == self.own_ip || !ip.is_usable() {
+        // What the operator says of a full node's own address may be wrong, and must not keep it from
+        // a peer that is really there.
+        if Some(ip) == self.own_dialed() || !ip.is_usable() {
             return;
         }
+        let delay = match why {
+            Why::Earlier => Duration::ZERO,
+            _ => first_dial_delay(self.own_dialed(), ip, self.timing.dial_grace),
+        };
         let record = self.record(ip);
-        record.dialed = true;
         // A masternode's record comes first and knows the port best.
         record.port = record
             .port
             .or(Some(address.port()).filter(|port| *port != 0));
-        record.name = record.name.take().or(name);
-        let delay = match at_once {
-            true => Duration::ZERO,
-            false => first_dial_delay(self.own_dialed(), ip, self.timing.dial_grace),
-        };
+        match why {
+            Why::Recorded(name) => {
+                record.recorded = true;
+                record.name = Some(name);
+            }
+            Why::Configured => record.configured = true,
+            Why::Earlier => record.earlier = true,
+        }
         let sooner = (self.due_at.get(&ip)).is_none_or(|due| now.0 + delay < *due);
         if sooner {
             self.schedule(ip, delay, now);
+        }
+    }
+
+    /// Other masternode records are in force: those that they name are dialed, where they say. A
+    /// masternode that has moved is no longer dialed at its old address.
+    pub(crate) fn use_records(
+        &mut self,
+        directory: &MasternodeDirectory,
+        own_ip: Option<PeerIp>,
+        now: (Instant, u64),
+    ) {
+        self.own_ip = own_ip.or(self.own_ip);
+        let left: Vec<PeerIp> = (self.records.values())
+            .filter(|record| record.recorded && directory.by_ip(record.ip).is_none())
+            .map(|record| record.ip)
+            .collect();
+        for ip in left {
+            let record = self.record(ip);
+            (record.recorded, record.earlier) = (false, false);
+            if !record.dialed() {
+                if matches!(record.link, Link::Waiting { .. }) {
+                    record.link = Link::Idle;
+                }
+                self.unschedule(ip);
+            }
+        }
+        for (_, record) in directory.records() {
+            let ip = record.ip;
+            let known = self.records.get(&ip);
+            let unchanged =
+                known.is_some_and(|known| known.recorded && known.port == Some(record.port));
+            if unchanged || Some(ip) == self.own_ip {
+                continue;
+            }
+            let known = self.record(ip);
+            known.recorded = true;
+            known.port = Some(record.port);
+            known.name = Some(record.name.clone());
+            if matches!(known.link, Link::Idle | Link::Waiting { .. }) {
+                known.backoff.reset();
+                self.schedule(ip, Duration::ZERO, now);
+            }
         }
     }
 
@@ -165,6 +230,9 @@ impl KnownPeers {
         jitter: u32,
     ) {
         let record = self.record(ip);
+        if record.backoff.failures() + 1 >= MAX_EARLIER_FAILURES {
+            record.earlier = false;
+        }
         if connected {
             if let Link::Connected { dialing, .. } = &mut record.link {
                 *dialing = false;
@@ -172,7 +240,25 @@ impl KnownPeers {
             return;
         }
         let delay = record.backoff.fail(jitter);
+        if !record.dialed() {
+            // An earlier peer that is not there any more, or one that is no longer recorded.
+            record.link = Link::Idle;
+            return self.forget_surplus();
+        }
         self.schedule(ip, delay, now);
+    }
+
+    /// Puts the next dial of a banned address off.
+    pub(crate) fn postpone(&mut self, ip: PeerIp, delay: Duration, now: (Instant, u64)) {
+        self.schedule(ip, delay, now);
+    }
+
+    /// Dials an address at once that is only waited for.
+    pub(crate) fn dial_soon(&mut self, ip: PeerIp, now: (Instant, u64)) {
+        if self.due_at.contains_key(&ip) {
+            self.record(ip).backoff.reset();
+            self.schedule(ip, Duration::ZERO, now);
+        }
     }
 
     /// A connection is registered.
@@ -192,7 +278,7 @@ impl KnownPeers {
         if let Some((_, name)) = &facts.masternode {
             record.name = Some(name.clone());
         }
-        if (!record.dialed || record.port.is_none()) && facts.hello.listen_port != 0 {
+        if (!record.dialed() || record.port.is_none()) && facts.hello.listen_port != 0 {
             record.port = Some(facts.hello.listen_port);
         }
         self.forget_surplus();
@@ -217,6 +303,7 @@ impl KnownPeers {
             at_ms,
             direction: end.direction,
             reason: end.reason.clone(),
+            by_us: end.by_us,
             lasted: Some(end.lasted),
         });
     }
@@ -236,7 +323,7 @@ impl KnownPeers {
             return;
         }
         record.link = Link::Idle;
-        if !record.dialed {
+        if !record.dialed() {
             return;
         }
         let delay = record.backoff.fail(jitter) + first_dial_delay(own, end.ip, timing.dial_grace);
@@ -248,14 +335,15 @@ impl KnownPeers {
         &mut self,
         ip: PeerIp,
         direction: Direction,
-        reason: &CloseReason,
+        (reason, by_us): (&CloseReason, bool),
         at_ms: u64,
     ) {
         if let Some(record) = self.records.get_mut(&ip) {
-            Arc::make_mut(record).last_end = Some(End {
+            Arc::make_mut(record).last_refusal = Some(End {
                 at_ms,
                 direction,
                 reason: reason.clone(),
+                by_us,
                 lasted: None,
             });
         }
@@ -273,10 +361,13 @@ impl KnownPeers {
                 ip,
                 port: None,
                 name: None,
-                dialed: false,
+                recorded: false,
+                configured: false,
+                earlier: false,
                 link: Link::Idle,
                 backoff: Backoff::new(timing.backoff_start, timing.backoff_limit),
                 last_end: None,
+                last_refusal: None,
                 reconnects: 0,
                 lost: false,
             })
@@ -304,7 +395,7 @@ impl KnownPeers {
     }
 
     fn forget_surplus(&mut self) {
-        let forgettable = |record: &KnownRecord| !record.dialed && record.link == Link::Idle;
+        let forgettable = |record: &KnownRecord| !record.dialed() && record.link == Link::Idle;
         let mut idle: Vec<(u64, PeerIp)> = (self.records.values())
             .filter(|record| forgettable(record))
             .map(|record| {
@@ -324,13 +415,18 @@ impl KnownPeers {
 }
 
 impl KnownRecord {
+    fn dialed(&self) -> bool {
+        self.recorded || self.configured || self.earlier
+    }
+
     /// For display, at a time of day.
     pub(crate) fn shown(&self, now_ms: u64) -> KnownPeer {
         let next_dial_ms = match self.link {
             Link::Waiting { next_dial_ms, .. } => Some(next_dial_ms),
             _ => None,
         };
-        let last_end = self.last_end.as_ref();
+        let last = self.newest();
+        let told = |end: &End| (end.at_ms, end.direction, end.sentence());
         KnownPeer {
             ip: self.ip,
             port: self.port,
@@ -338,14 +434,24 @@ impl KnownRecord {
             connected: matches!(self.link, Link::Connected { .. }),
             next_dial_ms,
             failures: self.backoff.failures(),
-            last_end: last_end.map(|end| (end.at_ms, end.direction, end.sentence())),
+            last_end: self.last_end.as_ref().map(told),
+            last_refusal: self.last_refusal.as_ref().map(told),
+            last_reason: last.map(|end| end.reason.to_string()),
+            last_code: last.map(|end| end.reason.code.name()),
+            last_by_us: last.map(|end| end.by_us),
             explanation: self.explain(now_ms),
         }
     }
 
+    /// The newer of the last disconnect and the last refusal.
+    fn newest(&self) -> Option<&End> {
+        let both = [&self.last_end, &self.last_refusal].into_iter().flatten();
+        both.max_by_key(|end| end.at_ms)
+    }
+
     fn explain(&self, now_ms: u64) -> String {
         let seconds_to = |at_ms: u64| at_ms.saturating_sub(now_ms).div_ceil(1000);
-        let last = match &self.last_end {
+        let last = match self.newest() {
             Some(end) => format!("; last: {}", end.sentence()),
             None => String::new(),
         };
@@ -374,7 +480,7 @@ impl KnownRecord {
             Link::Waiting { next_dial_ms, .. } => {
                 format!("next dialed in {} s{last}", seconds_to(next_dial_ms))
             }
-            Link::Idle if self.dialed => {
+            Link::Idle if self.dialed() => {
                 format!("not dialed: its port is not known{last}")
             }
             Link::Idle => format!("not dialed: it is neither recorded nor configured{last}"),

@@ -38,11 +38,10 @@ impl Manager {
         let Some(held) = self.state.registry.get(&new.ip) else {
             return self.find_free_slot(new).map(|()| None);
         };
-        if held.facts().node_id != new.node_id {
-            if new.masternode.is_some() && new.masternode == held.masternode() {
-                // The other pin of its record: it was restarted with its next key.
-                return Ok(Some(newer_instance()));
-            }
+        // Two keys of one record are one masternode, which is changing its certificate.
+        let same = held.facts().node_id == new.node_id
+            || new.masternode.is_some() && new.masternode == held.masternode();
+        if !same {
             let detail = format!(
                 "{} holds a live connection with another key ({}); two nodes behind one address \
                  cannot both connect",
@@ -121,6 +120,8 @@ impl Manager {
             agent = new.hello.agent,
             "connected"
         );
+        self.count(|counts| *counts.established.entry(new.direction).or_default() += 1);
+        let facts = peer.facts();
         self.state.known.connected(facts);
         self.state.registry.insert(new.ip, peer.clone());
         self.state.registry_changed = true;
@@ -176,10 +177,17 @@ impl Manager {
             clock_offset_ms: new.clock_offset_ms,
             reconnects: self.state.known.count_reconnect(new.ip, restarted),
         };
-        self.compare_serials(new);
         let timing = self.config.timing;
         let (quic, meter) = (new.quic.clone(), new.meter.clone());
-        Arc::new(Peer::new(facts, timing, quic, meter))
+        let peer = Peer::new(facts, timing, quic, meter);
+        let directory = self.pins.directory();
+        let record = new.masternode.and_then(|index| directory.record(index));
+        peer.hold_record(record.map_or(0, |record| record.serial));
+        if let Some(welcome) = &new.welcome {
+            peer.told_record(welcome.record_serial);
+        }
+        self.compare_serials(new);
+        Arc::new(peer)
     }
 
     /// The peer holds an older or newer record of this masternode: an operator should know.
@@ -213,9 +221,9 @@ impl Manager {
     fn end_older_instances(&self, peer: &Peer) {
         let facts = peer.facts();
         for other in self.state.registry.values() {
-            if other.facts().node_id == facts.node_id
-                && other.facts().hello.instance != facts.hello.instance
-            {
+            let same = other.facts().node_id == facts.node_id
+                || other.masternode().is_some() && other.masternode() == peer.masternode();
+            if same && other.facts().hello.instance != facts.hello.instance {
                 other.end(newer_instance());
             }
         }

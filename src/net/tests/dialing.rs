@@ -229,6 +229,7 @@ async fn start_mortal(
         clock: Arc::new(SystemClock),
         entropy: Entropy::from_seed([seed * 16 + process; 32]),
         pins: Arc::new(FileInMemory::default()),
+        offload: crate::env::Offload::Inline,
     };
     let ip = plan.ip(seed);
     let node = Node::start(

@@ -19,11 +19,14 @@ use crate::types::{
 };
 use crate::wire::{CloseReason, Role};
 
+mod bans;
 mod bulk;
 mod dialing;
 mod keepalive;
+mod link;
 mod raw;
 mod refusals;
+mod rotation;
 mod sim;
 mod streams;
 #[allow(dead_code, reason = "the simulation of whole nodes uses more of it")]
@@ -162,6 +165,7 @@ impl Plan {
             listen_port: self.address(seed).port(),
             configured_peers: Vec::new(),
             earlier_peers: Vec::new(),
+            bans: Vec::new(),
             accept_unpinned: true,
             max_unpinned: 8,
             agent: "timed/test".into(),
@@ -195,6 +199,7 @@ impl Plan {
             clock: Arc::new(SystemClock),
             entropy: Entropy::from_seed(Entropy::from_seed([seed; 32]).derive(&start)),
             pins: Arc::new(FileInMemory::default()),
+            offload: crate::env::Offload::Inline,
         };
         Node::start(self.ip(seed), config, identity, directory, environment)
     }

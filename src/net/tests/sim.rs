@@ -28,16 +28,26 @@ pub(super) fn start(plan: &Plan, seed: u8, wire: &Arc<Wire>) -> Node {
 }
 
 pub(super) fn start_with(plan: &Plan, seed: u8, config: NetConfig, wire: &Arc<Wire>) -> Node {
+    let own = identity(seed, plan.ip(seed));
+    start_as(plan, seed, config, own, wire)
+}
+
+pub(super) fn start_as(
+    plan: &Plan,
+    seed: u8,
+    config: NetConfig,
+    own: Identity,
+    wire: &Arc<Wire>,
+) -> Node {
     let environment = NetEnvironment {
         socket: wire.socket(plan.address(seed)),
         runtime: Arc::new(TokioRuntime),
         clock: Arc::new(VirtualClock(Instant::now())),
         entropy: Entropy::from_seed([seed; 32]),
         pins: Arc::new(FileInMemory::default()),
+        offload: crate::env::Offload::Inline,
     };
-    let ip = plan.ip(seed);
-    let own = identity(seed, ip);
-    Node::start(ip, config, own, plan.directory(), environment)
+    Node::start(plan.ip(seed), config, own, plan.directory(), environment)
 }
 
 /// Runs a mesh of masternodes with a lossy wire and a partition. Gives the wire's trace and who was

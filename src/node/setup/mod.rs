@@ -3,6 +3,7 @@
 
 mod genesis;
 mod init;
+mod rotate;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::types::{ConsensusKey, DirectoryError, GenesisError, NodeId, PeerIp, R
 
 pub use genesis::{GenesisOptions, GenesisReport, build_genesis};
 pub use init::{InitOptions, InitReport, init};
+pub use rotate::{RotationReport, RotationStep, install_record, move_to, rotate, rotation_step};
 
 /// Why a set-up step was refused. Each is one sentence that names the file or value.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +121,31 @@ pub enum SetupError {
     /// The values make no genesis.
     #[error(transparent)]
     Genesis(#[from] GenesisError),
+    /// The node's own files cannot be used.
+    #[error(transparent)]
+    Files(Box<super::files::FilesError>),
+    /// A record is not newer than the one that is there.
+    #[error(
+        "{file} is the record of {name} with serial {found}, but certs/ holds serial {held}: every change needs a higher serial"
+    )]
+    OlderRecord {
+        /// The file.
+        file: PathBuf,
+        /// Whose record.
+        name: String,
+        /// Its serial.
+        found: u64,
+        /// The serial of the one in `certs/`.
+        held: u64,
+    },
+    /// A rotation's first step had been interrupted.
+    #[error(
+        "{record} did not name the new certificate and does now: hand it to all other masternodes, and run this again when they have installed it"
+    )]
+    NotAnnounced {
+        /// The record.
+        record: PathBuf,
+    },
     /// A key is used twice.
     #[error(
         "the consensus key {key} is in the records of {first} and {second}: one key on two machines signs twice"
@@ -166,6 +193,12 @@ pub fn install_chain(data_dir: &Path, genesis: &Path, certs: &Path) -> Result<()
         keys::write_new(&to, &content, 0o644).map_err(failed(&to))?;
     }
     Ok(())
+}
+
+impl From<super::files::FilesError> for SetupError {
+    fn from(error: super::files::FilesError) -> Self {
+        SetupError::Files(Box::new(error))
+    }
 }
 
 fn list(paths: &[PathBuf]) -> String {

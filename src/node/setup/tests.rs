@@ -348,3 +348,116 @@ fn a_node_with_wrong_files_does_not_start() {
     std::fs::remove_file(dir.join("genesis.toml")).unwrap();
     assert!(load_error(&dir).contains("genesis.toml is missing"));
 }
+
+/// A rotation of the files, step by step; at each the node could start.
+#[test]
+fn a_rotation_goes_through_its_three_steps_and_every_step_can_start() {
+    let fixture = Fixture::new(&["alpha", "beta"]);
+    fixture.build().unwrap();
+    let folder = fixture.root.path().join("alpha");
+    install_chain(&folder, &fixture.genesis(), &fixture.certs()).unwrap();
+    let other = fixture.root.path().join("beta");
+    install_chain(&other, &fixture.genesis(), &fixture.certs()).unwrap();
+    let pin = || NodeFiles::load(&folder).unwrap().identity.node_id();
+    let old = pin();
+    assert_eq!(rotation_step(&folder).unwrap(), RotationStep::Announce);
+
+    let announced = rotate(&folder).unwrap();
+    assert_eq!(
+        (announced.done, announced.serial),
+        (RotationStep::Announce, 2)
+    );
+    assert_eq!((announced.pins.len(), announced.pins[0]), (2, old));
+    assert_eq!(pin(), old, "the certificate is not swapped yet");
+    let next_key = folder.join("node.next.key");
+    let mode = std::fs::metadata(&next_key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let record = install_record(&other, &announced.public_files[0]).unwrap();
+    assert_eq!((record.name.as_str(), record.serial), ("alpha", 2));
+
+    let swapped = rotate(&folder).unwrap();
+    assert_eq!((swapped.done, swapped.serial), (RotationStep::Swap, 2));
+    assert_eq!(pin(), announced.pins[1]);
+    assert!(folder.join("node.old.key").exists() && !next_key.exists());
+
+    let finished = rotate(&folder).unwrap();
+    assert_eq!((finished.done, finished.serial), (RotationStep::Finish, 3));
+    assert_eq!(finished.pins, [announced.pins[1]]);
+    assert_eq!(pin(), announced.pins[1]);
+    assert!(!folder.join("node.old.key").exists());
+    assert_eq!(rotation_step(&folder).unwrap(), RotationStep::Announce);
+
+    install_record(&other, &finished.public_files[0]).unwrap();
+    let older = install_record(&other, &fixture.record_path("alpha")).unwrap_err();
+    assert!(
+        older
+            .to_string()
+            .contains("serial 1, but certs/ holds serial 3"),
+        "{older}"
+    );
+    assert!(NodeFiles::load(&other).is_ok());
+}
+
+#[test]
+fn an_interrupted_swap_is_completed_by_running_it_again() {
+    let fixture = Fixture::new(&["alpha"]);
+    fixture.build().unwrap();
+    let folder = fixture.root.path().join("alpha");
+    install_chain(&folder, &fixture.genesis(), &fixture.certs()).unwrap();
+    let announced = rotate(&folder).unwrap();
+    // The crash came after the new key was in place and before its certificate was.
+    let dir = DataDir::new(&folder);
+    std::fs::copy(dir.node_key(), dir.old_key()).unwrap();
+    std::fs::copy(dir.next_key(), dir.node_key()).unwrap();
+    let old_key = read_secret(&dir.old_key()).unwrap();
+    assert!(NodeFiles::load(&folder).is_err());
+    rotate(&folder).unwrap();
+    let pin = NodeFiles::load(&folder).unwrap().identity.node_id();
+    assert_eq!(pin, announced.pins[1]);
+    assert_eq!(read_secret(&dir.old_key()).unwrap(), old_key);
+}
+
+#[test]
+fn a_move_keeps_the_key_and_names_the_new_address_in_both_public_files() {
+    let fixture = Fixture::new(&["alpha"]);
+    fixture.build().unwrap();
+    let folder = fixture.root.path().join("alpha");
+    install_chain(&folder, &fixture.genesis(), &fixture.certs()).unwrap();
+    let before = NodeFiles::load(&folder).unwrap().identity.node_id();
+    let moved = move_to(&folder, "127.0.9.9".parse().unwrap(), Some(7)).unwrap();
+    assert_eq!((moved.serial, &moved.pins[..]), (2, &[before][..]));
+    let files = NodeFiles::load(&folder).unwrap();
+    let record = files.own_record().unwrap();
+    assert_eq!(record.ip.with_port(record.port).to_string(), "127.0.9.9:7");
+    let pem = std::fs::read_to_string(&moved.public_files[1]).unwrap();
+    let certificate = crate::net::inspect_certificate(&pem).unwrap();
+    assert_eq!(
+        (certificate.pin, certificate.ips),
+        (before, vec![record.ip])
+    );
+}
+
+#[test]
+fn no_key_is_printed_in_a_debug_form_or_an_error() {
+    let fixture = Fixture::new(&["alpha"]);
+    let folder = fixture.root.path().join("alpha");
+    let dir = DataDir::new(&folder);
+    let pem = read_secret(&dir.node_key()).unwrap();
+    let secret: String = pem.lines().nth(1).unwrap().into();
+    let identity = crate::net::Identity::from_pem(
+        &pem,
+        &std::fs::read_to_string(dir.node_certificate()).unwrap(),
+    )
+    .unwrap();
+    let shown = format!("{identity:?}");
+    let bytes = read_key(&dir.node_key()).unwrap().to_bytes();
+    assert!(
+        !shown.contains(&secret) && !shown.contains(&hex::encode(bytes)),
+        "{shown}"
+    );
+    // A key with a letter changed is refused without being quoted.
+    let damaged = pem.replace(&secret, &format!("{}#", &secret[1..]));
+    let refused = crate::net::Identity::from_pem(&damaged, &identity.certificate_pem());
+    let refused = refused.unwrap_err().to_string();
+    assert!(!refused.contains(&secret[1..20]), "{refused}");
+}

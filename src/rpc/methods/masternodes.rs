@@ -18,10 +18,10 @@ pub(super) fn methods() -> Vec<Method<Calls>> {
 
 async fn masternodelist(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
     let node = &calls.node;
-    let peers = node.net.peers();
+    let (peers, directory) = (node.net.peers(), node.net.directory());
     let validators = node.chain.validators().validators().iter();
     let list = validators.enumerate().map(|(index, validator)| {
-        let record = node.directory.record(index);
+        let record = directory.record(index);
         let peer = peers.iter().find(|peer| peer.masternode == Some(index));
         json!({
             "name": validator.name,
@@ -46,11 +46,15 @@ async fn masternodestatus(calls: Arc<Calls>, _: Params) -> Result<Value, CallErr
         .consensus
         .as_ref()
         .map(|one| one.watch_status().borrow().clone());
-    let record = node.node.record.as_ref();
+    let directory = node.net.directory();
+    let record = node
+        .node
+        .masternode
+        .and_then(|index| directory.record(index));
     Ok(json!({
         "masternode": node.node.masternode.is_some(),
         "name": node.node.name,
-        "pin": node.node.pin,
+        "pin": node.net.pin(),
         "record": record.map(|record| json!({
             "serial": record.serial,
             "ip": record.ip,

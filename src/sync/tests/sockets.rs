@@ -40,6 +40,7 @@ impl FullNode {
             listen_port: own.port(),
             configured_peers: peers,
             earlier_peers: Vec::new(),
+            bans: Vec::new(),
             accept_unpinned: true,
             max_unpinned: 8,
             agent: "timed/test".into(),

@@ -1,6 +1,9 @@
 //! The stories. Each says what happens and what must be true; the invariants of `check` are held
 //! throughout every one of them.
 
+#[cfg(test)]
+use std::io::Write;
+
 /// One story, for a campaign that runs all of them with many seeds.
 #[derive(Clone, Copy)]
 #[allow(
@@ -27,17 +30,59 @@ macro_rules! scenarios {
             $(
                 #[test]
                 fn $story() {
-                    super::$story($crate::run::seed());
+                    $crate::scenarios::timed(super::$story);
                 }
             )+
         }
     };
 }
 
+/// Runs a story of the suite and says how long that took here, which no assertion may depend on.
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the suite reports its own wall times"
+)]
+fn timed(story: fn(u64)) {
+    let began = std::time::Instant::now();
+    story(crate::run::seed());
+    let name = std::thread::current();
+    let name = name.name().unwrap_or_default().to_owned();
+    let line = format!("{:>7.1} s  {name}\n", began.elapsed().as_secs_f64());
+    // Not by a macro, whose output the test harness swallows.
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+mod burst;
 mod clocks;
+mod crashes;
+mod disks;
 mod genesis;
+mod keys;
 mod partition;
 mod quiet;
+mod random;
 mod reach;
 mod restart;
 mod trace;
+
+/// Every story.
+#[allow(dead_code, reason = "for a campaign")]
+pub fn all() -> Vec<Scenario> {
+    let files = [
+        burst::ALL,
+        clocks::ALL,
+        crashes::ALL,
+        crashes::MATRIX,
+        disks::ALL,
+        genesis::ALL,
+        keys::ALL,
+        partition::ALL,
+        quiet::ALL,
+        random::ALL,
+        reach::ALL,
+        restart::ALL,
+        trace::ALL,
+    ];
+    files.concat()
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use timed::types::Round;
 
 use crate::run::scenario;
+use crate::wire::Link;
 use crate::world::{Plan, World};
 
 scenarios! {
@@ -12,6 +13,8 @@ scenarios! {
     the_larger_part_goes_on_and_the_smaller_catches_up,
     a_cut_between_two_costs_no_round,
     a_one_way_cut_ends_and_heals,
+    a_partition_of_any_length_heals,
+    a_network_that_flaps_comes_to_rest,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -100,5 +103,52 @@ fn a_one_way_cut_ends_and_heals(seed: u64) {
         world.heal();
         world.connected_within(RECONNECTED).await;
         world.level_within(LEVEL).await;
+    });
+}
+
+/// However long it lasted: shorter than the idle timeout, about as long, long past every back-off.
+fn a_partition_of_any_length_heals(seed: u64) {
+    let plan = Plan {
+        link: Link::INTERNET,
+        ..Plan::new(4)
+    };
+    scenario(plan, seed, async |world: &mut World| {
+        world.start_all().await;
+        world.connected_within(20 * SECOND).await;
+        for seconds in [5, 25, 31, 45, 90, 300, 1_800] {
+            world.partition(&[&[0, 3], &[1], &[2]]);
+            world.run(seconds * SECOND).await;
+            world.pay(1).await;
+            world.heal();
+            world.connected_within(RECONNECTED).await;
+            world.level_within(LEVEL).await;
+            world.transactions_final_within(LEVEL).await;
+        }
+    });
+}
+
+/// Two halves lose each other every 40 s for ten minutes: just when they have found each other.
+fn a_network_that_flaps_comes_to_rest(seed: u64) {
+    let plan = Plan {
+        link: Link::INTERNET,
+        ..Plan::new(6)
+    };
+    scenario(plan, seed, async |world: &mut World| {
+        world.start_all().await;
+        world.connected_within(20 * SECOND).await;
+        let before = world.height(0);
+        for _ in 0..8 {
+            world.partition(&[&[0, 2, 4], &[1, 3, 5]]);
+            world.run(40 * SECOND).await;
+            world.heal();
+            world.pay(0).await;
+            world.run(40 * SECOND).await;
+        }
+        world.connected_within(RECONNECTED).await;
+        world.level_within(LEVEL).await;
+        assert!(world.height(0) > before, "{}", world.height(0));
+        let rested = world.height(0);
+        world.run(60 * SECOND).await;
+        assert!(world.height(0).0 >= rested.0 + 10, "{}", world.height(0));
     });
 }

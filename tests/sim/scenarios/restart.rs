@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use timed::types::Round;
+
 use crate::run::scenario;
 use crate::wire::Link;
 use crate::world::{Plan, World};
@@ -9,7 +11,7 @@ use crate::world::{Plan, World};
 scenarios! {
     all_crash_at_once_and_go_on,
     a_rolling_restart_does_not_stop_the_chain,
-    a_full_disk_ends_its_node_only,
+    all_stop_and_start_at_once_on_a_quiet_chain_and_no_round_is_lost,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -62,16 +64,29 @@ fn a_rolling_restart_does_not_stop_the_chain(seed: u64) {
     });
 }
 
-/// A node whose disk is full ends with that reason; the others go on without it.
-fn a_full_disk_ends_its_node_only(seed: u64) {
-    scenario(Plan::new(4), seed, async |world: &mut World| {
+/// All nodes are stopped and started between two slots: each later slot is decided in round 0.
+fn all_stop_and_start_at_once_on_a_quiet_chain_and_no_round_is_lost(seed: u64) {
+    let plan = Plan {
+        slot: 600 * SECOND,
+        link: Link::INTERNET,
+        ..Plan::new(5)
+    };
+    scenario(plan, seed, async |world: &mut World| {
         world.start_all().await;
         world.connected_within(20 * SECOND).await;
-        world.run(30 * SECOND).await;
+        world.run(700 * SECOND).await;
         let before = world.height(0);
-        let why = world.disk_fails(3, 30 * SECOND).await.to_string();
-        assert!(why.contains("disk") || why.contains("space"), "{why}");
-        world.run(60 * SECOND).await;
-        assert!(world.height(0).0 >= before.0 + 8, "{}", world.height(0));
+        for node in world.all() {
+            world.stop(node).await;
+        }
+        world.run(5 * SECOND).await;
+        world.start_all().await;
+        world.connected_within(90 * SECOND).await;
+        assert_eq!(world.height(0), before);
+        world.run(5 * 600 * SECOND).await;
+        let after = world.height(0);
+        assert_eq!(after.0, before.0 + 5);
+        let latest = world.latest_round(0, before.next(), after).await;
+        assert_eq!(latest, Round::default());
     });
 }

@@ -10,7 +10,7 @@ use timed::types::{
     Timeouts,
 };
 
-use super::{ALLOCATIONS, BEGIN_MS, Plan};
+use super::{BEGIN_MS, Plan};
 use crate::check::name;
 
 /// Addresses ascend with the numbers.
@@ -30,12 +30,24 @@ pub(super) fn consensus_key(node: usize) -> SigningKey {
 }
 
 pub(super) fn identity(node: usize) -> Identity {
-    let ip = address(node).into();
-    Identity::create(&key(node, 2), ip, &name(node), BEGIN_MS).unwrap()
+    identity_of(node, &key(node, 2))
+}
+
+/// The key that a machine has made for the time after its first one.
+pub(super) fn next_identity(node: usize) -> Identity {
+    identity_of(node, &key(node, 4))
+}
+
+fn identity_of(node: usize, key: &[u8; 32]) -> Identity {
+    Identity::create(key, address(node).into(), &name(node), BEGIN_MS).unwrap()
 }
 
 pub(super) fn wallet() -> Wallet {
-    Wallet::new(SigningKey::from_bytes(&[3; 32]))
+    Wallet::new(wallet_key())
+}
+
+pub(super) fn wallet_key() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
 }
 
 pub(super) fn record(node: usize) -> MasternodeRecord {
@@ -52,11 +64,16 @@ pub(super) fn record(node: usize) -> MasternodeRecord {
     .signed(&consensus_key(node), Network::Dev)
 }
 
+fn power(plan: &Plan, node: usize) -> u64 {
+    let first = if node == 0 { plan.first_power } else { 1 };
+    plan.powers.get(node).copied().unwrap_or(first)
+}
+
 pub(super) fn genesis(plan: &Plan) -> Genesis {
     let masternode = |node| GenesisMasternode {
         name: name(node),
         consensus_key: (&consensus_key(node)).into(),
-        power: 1,
+        power: power(plan, node),
         payout: Address([9; 32]),
     };
     let allocation = Allocation {
@@ -74,7 +91,7 @@ pub(super) fn genesis(plan: &Plan) -> Genesis {
         uplink_mbit: 20,
         timeouts: Timeouts::default(),
         masternodes: (0..plan.masternodes).map(masternode).collect(),
-        allocations: vec![allocation; ALLOCATIONS],
+        allocations: vec![allocation; plan.allocations],
     }
 }
 

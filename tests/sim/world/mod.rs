@@ -4,9 +4,14 @@
 
 mod faults;
 mod keys;
+mod machines;
+mod payments;
+mod power;
 mod waits;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,7 +23,7 @@ use timed::config::Config;
 use timed::consensus::ConsensusStatus;
 use timed::env::{Entropy, FileInMemory, Offload, WallClock};
 use timed::ledger::Rules;
-use timed::net::{NetTiming, TokioRuntime};
+use timed::net::{Identity, NetTiming, TokioRuntime};
 use timed::node::files::{DataDir, NodeFiles};
 use timed::node::wallet::Transfer;
 use timed::node::{Node, NodeEnvironment, NodeError};
@@ -30,35 +35,49 @@ use timed::types::{
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use self::faults::joined;
 pub use self::keys::{TRUE_CHAIN, address};
-use self::keys::{consensus_key, genesis, identity, record, wallet};
+use self::keys::{consensus_key, genesis, identity, next_identity, record, wallet};
+use self::payments::Submitted;
 use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
-use super::wire::{Link, Sent, Socket, Wire};
+use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
+use super::wire::{Link, Rate, Sent, Socket, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
 const BEGIN_MS: u64 = 1_795_000_000_000;
 
-/// Outputs to spend: as many transfers can be made.
-const ALLOCATIONS: usize = 64;
-
-/// What a world is made of.
+/// What a world is made of. What is special about one machine is said of it before it starts, by the
+/// methods in `machines` and `faults`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Masternodes of power 1. The first has the lowest address.
+    /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
+    /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
+    pub full_nodes: usize,
+    /// The first masternode's voting power; the others have 1.
+    pub first_power: u64,
+    /// Instead, the voting powers of the first masternodes.
+    pub powers: &'static [u64],
     pub slot: Duration,
     pub link: Link,
+    /// What each node can send, to all others together.
+    pub uplink: Option<Rate>,
+    /// Outputs of 10 TIME to spend: one for each transaction of a story.
+    pub allocations: usize,
 }
 
 impl Plan {
     pub fn new(masternodes: usize) -> Self {
         Self {
             masternodes,
+            full_nodes: 0,
+            first_power: 1,
+            powers: &[],
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
+            uplink: None,
+            allocations: 64,
         }
     }
 }
@@ -71,10 +90,14 @@ pub struct World {
     entropy: Entropy,
     random: ChaCha20Rng,
     genesis: Arc<Genesis>,
-    records: Vec<MasternodeRecord>,
+    /// How many of the machines are masternodes.
+    masternodes: usize,
     machines: Vec<Machine>,
-    submitted: Vec<TxId>,
+    submitted: Vec<Submitted>,
     spent: usize,
+    link: Link,
+    /// Pairs whose links are worse than that.
+    bad: BTreeSet<(usize, usize)>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -84,12 +107,25 @@ struct Machine {
     consensus_state: FileInMemory,
     skew_ms: Arc<AtomicI64>,
     genesis: Arc<Genesis>,
+    /// Where its socket is.
+    inside: SocketAddr,
+    /// Where others see it: the same unless an address translation stands between.
+    outside: SocketAddr,
+    config: Config,
+    identity: fn(usize) -> Identity,
+    /// Whose consensus key it has.
+    consensus_key: Option<usize>,
+    /// The content of its `certs/`, by masternode.
+    records: Vec<MasternodeRecord>,
+    store_threads: StoreThreads,
     starts: u64,
+    unsafe_sign: bool,
     running: Option<Running>,
 }
 
 struct Running {
     node: Node,
+    power: Power,
     socket: Arc<Socket>,
     observer: JoinHandle<()>,
 }
@@ -113,30 +149,31 @@ impl World {
         let entropy = Entropy::from_seed(*blake3::hash(&seed.to_le_bytes()).as_bytes());
         let genesis = Arc::new(genesis(&plan));
         genesis.check().unwrap();
-        let machine = |_| Machine {
-            disk: Disk::default(),
-            pins: FileInMemory::default(),
-            consensus_state: FileInMemory::default(),
-            skew_ms: Arc::default(),
-            genesis: genesis.clone(),
-            starts: 0,
-            running: None,
-        };
+        let records: Vec<_> = (0..plan.masternodes).map(record).collect();
+        let machine = |node| Machine::new(&plan, node, &genesis, &records);
         let packets = journal.clone();
         let watcher = move |sent: Sent| packets.packet(sent);
-        let nodes = 0..plan.masternodes;
+        let nodes = 0..plan.masternodes + plan.full_nodes;
         let addresses = nodes.clone().map(|node| PeerIp::from(address(node)));
+        let wire = Wire::start(plan.link, entropy.clone(), watcher);
+        for node in nodes.clone() {
+            if let Some(rate) = plan.uplink {
+                wire.share_uplink(&[address(node)], rate);
+            }
+        }
         Self {
-            wire: Wire::start(plan.link, entropy.clone(), watcher),
+            wire,
             checker: Arc::new(Checker::new(journal.clone(), addresses)),
             journal,
             random: entropy.rng("world"),
             entropy,
-            records: nodes.clone().map(record).collect(),
+            masternodes: plan.masternodes,
             machines: nodes.map(machine).collect(),
             genesis,
             submitted: Vec::new(),
             spent: 0,
+            link: plan.link,
+            bad: BTreeSet::new(),
         }
     }
 
@@ -176,32 +213,40 @@ impl World {
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
         self.journal.event(format!("{} starts", name(node)));
-        let socket = self.wire.socket(address(node));
+        let power = Power::default();
+        let socket = self.wire.socket(machine.inside);
+        let file = |file: &FileInMemory| PoweredFile {
+            file: file.clone(),
+            power: power.clone(),
+        };
         let context = format!("{} start {}", name(node), machine.starts);
         let environment = NodeEnvironment {
-            socket: socket.clone(),
+            socket: Arc::new(PoweredSocket {
+                socket: socket.clone(),
+                power: power.clone(),
+            }),
             runtime: Arc::new(TokioRuntime),
             clock: Arc::new(Clock {
                 began: Instant::now() - self.journal.elapsed(),
                 skew_ms: machine.skew_ms.clone(),
             }),
             entropy: Entropy::from_seed(self.entropy.derive(&context)),
-            store: machine.disk.backend(),
-            store_threads: StoreThreads::Inline,
+            store: powered_disk(&machine.disk, &power),
+            store_threads: machine.store_threads,
             offload: Offload::Inline,
-            pins: Arc::new(machine.pins.clone()),
-            consensus_state: Arc::new(machine.consensus_state.clone()),
+            pins: Arc::new(file(&machine.pins)),
+            consensus_state: Arc::new(file(&machine.consensus_state)),
             rpc: None,
             timing: NetTiming::RECOMMENDED,
-            unsafe_sign: false,
+            unsafe_sign: machine.unsafe_sign,
         };
         let files = NodeFiles {
             dir: DataDir::new(Path::new("/simulated")),
-            config: Config::new(Network::Dev, address(node).ip()),
-            directory: MasternodeDirectory::new(&machine.genesis, self.records.clone()).unwrap(),
+            config: machine.config.clone(),
+            directory: MasternodeDirectory::new(&machine.genesis, machine.records.clone()).unwrap(),
             genesis: machine.genesis.clone(),
-            identity: identity(node),
-            consensus_key: Some(consensus_key(node)),
+            identity: (machine.identity)(node),
+            consensus_key: machine.consensus_key.map(consensus_key),
             lock: None,
         };
         let started = Node::start(files, environment).await;
@@ -210,14 +255,11 @@ impl World {
         let observing = checker.observe(node, running.chain().clone(), running.net().clone());
         machine.running = Some(Running {
             node: running,
+            power,
             socket,
             observer: tokio::spawn(observing),
         });
-        let machines = &self.machines;
-        self.checker.faults_end(|a, b| {
-            let both_run = machines[a].running.is_some() && machines[b].running.is_some();
-            both_run && joined(&self.wire, a, b)
-        });
+        self.note_ended_faults();
     }
 
     pub async fn start_all(&mut self) {
@@ -240,7 +282,7 @@ impl World {
     pub fn crash(&mut self, node: usize) {
         self.journal.event(format!("{} crashes", name(node)));
         let running = self.take(node);
-        running.socket.unplug();
+        running.power.cut();
         let fate = fates()[self.random.random_range(0..fates().len())];
         let disk = &mut self.machines[node].disk;
         *disk = disk.after_crash(fate);
@@ -271,24 +313,8 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
+        self.forget_submitted_at(node);
         running
-    }
-
-    // Transactions.
-
-    /// Submits a transfer at a node; it must become final.
-    pub async fn pay(&mut self, node: usize) {
-        let unspent = self.genesis.outputs()[self.spent];
-        self.spent += 1;
-        let transfer = Transfer {
-            to: Address([7; 32]),
-            amount: Amount(1_000),
-            fee: None,
-        };
-        let rules = Rules::of(&self.genesis);
-        let transaction = wallet().transfer(&rules, &[unspent], &transfer).unwrap();
-        let txid = self.node(node).mempool().submit(transaction).await.unwrap();
-        self.submitted.push(txid);
     }
 
     fn running(&self, node: usize) -> &Running {
