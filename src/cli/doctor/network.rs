@@ -59,7 +59,9 @@ pub(super) fn check(known: &Known, running: Option<&Running>, findings: &mut Vec
 
 /// Which serial of this node's record the masternodes hold.
 fn check_held_record(known: &Known, peers: &Value, findings: &mut Vec<Finding>) {
-    let Some(record) = own_record(known) else { return };
+    let Some(record) = own_record(known) else {
+        return;
+    };
     findings.extend(held_record(record.serial, &record.name, peers));
 }
 

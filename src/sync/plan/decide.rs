@@ -381,6 +381,7 @@ impl<S: Clone, B> Plan<S, B> {
             bytes: 0,
             asked_at: now,
             progress_at: now,
+            counted_bytes: 0,
         };
         self.requests.insert(id, request);
         id

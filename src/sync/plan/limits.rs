@@ -25,6 +25,9 @@ pub(in crate::sync) struct Limits {
     pub commit_blocks: usize,
     /// Bytes of bodies in one commit, but always one block.
     pub commit_bytes: usize,
+    /// So many bytes of an answer, or a whole body, are progress. Less is none: an answer may not be
+    /// drawn out for ever a byte at a time.
+    pub progress_bytes: u64,
     /// Without progress for this long, another peer is asked as well.
     pub hedge_after: Duration,
     /// The same for headers: they are small, and nothing goes on without them.
@@ -56,6 +59,7 @@ impl Limits {
         commits: 2,
         commit_blocks: 256,
         commit_bytes: 16 * 1024 * 1024,
+        progress_bytes: 16 * 1024,
         hedge_after: Duration::from_secs(3),
         hedge_headers_after: Duration::from_secs(1),
         outpace_after: Duration::from_millis(500),

@@ -16,6 +16,7 @@
 //! again later; the one next to commit never is.
 //!
 //! # Peers that do not deliver
+//! * Progress is a body, or [`Limits::progress_bytes`]: a few bytes now and then are none.
 //! * A request without progress for [`Limits::hedge_after`], or [`Limits::hedge_headers_after`], no
 //!   longer covers its heights: one more peer is asked for them, and whoever is second loses its
 //!   request.
@@ -171,6 +172,8 @@ struct InFlight {
     bytes: usize,
     asked_at: Instant,
     progress_at: Instant,
+    /// The bytes received when they last were progress.
+    counted_bytes: u64,
 }
 
 impl InFlight {
@@ -222,9 +225,19 @@ impl<S: Clone, B> Plan<S, B> {
         self.drop_requests(|request| gone.contains(&request.peer));
     }
 
-    /// Bytes of an answer have arrived.
-    pub(super) fn progress(&mut self, now: Instant, id: RequestId) {
+    /// The peer has the request: it waited for other requests until now.
+    pub(super) fn opened(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.requests.get_mut(&id) {
+            request.progress_at = now;
+        }
+    }
+
+    /// So many bytes of an answer have arrived so far.
+    pub(super) fn received(&mut self, now: Instant, id: RequestId, bytes: u64) {
+        if let Some(request) = self.requests.get_mut(&id)
+            && bytes >= request.counted_bytes + self.limits.progress_bytes
+        {
+            request.counted_bytes = bytes;
             request.progress_at = now;
         }
     }
