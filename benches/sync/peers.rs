@@ -100,6 +100,7 @@ fn config(chain: &Chain, address: SocketAddr, timing: NetTiming) -> NetConfig {
         listen_port: address.port(),
         configured_peers: Vec::new(),
         earlier_peers: Vec::new(),
+        bans: Vec::new(),
         accept_unpinned: true,
         max_unpinned: 8,
         agent: "timed/bench".into(),
@@ -121,6 +122,7 @@ fn environment(address: SocketAddr) -> Result<NetEnvironment> {
         clock: Arc::new(SystemClock),
         entropy: Entropy::from_os()?,
         pins: Arc::new(FileInMemory::default()),
+        offload: Offload::Threads,
     })
 }
 

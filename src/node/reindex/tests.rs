@@ -62,7 +62,7 @@ async fn what_is_damaged_is_named_and_what_proves_itself_is_kept() {
     let mut flipped = sound.clone();
     let copies = (0..sound.len() - body.len()).filter(|at| sound[*at..].starts_with(&body));
     for at in copies {
-        // Within a signature: nothing but a check of the whole shows it.
+        // It still decodes: only its root shows it.
         flipped[at + body.len() / 2] ^= 1;
     }
     assert_ne!(flipped, sound);

@@ -70,7 +70,7 @@ impl<S: Clone, B> Plan<S, B> {
                 continue;
             };
             self.dropped.push(id);
-            if !self.is_fresh(now, &request) {
+            if now >= request.progress_at + self.limits.hedge_after {
                 let waited = now.duration_since(request.progress_at).as_secs();
                 let reason = format!("no progress for {waited} s while another peer answered");
                 let failure = Failure::Stalled(reason);
@@ -287,29 +287,35 @@ impl<S: Clone, B> Plan<S, B> {
         if !self.committing.is_empty() || !self.is_missing(first) {
             return None;
         }
-        let covers = |request: &&InFlight| {
-            request.kind == Kind::Bodies && request.next <= first && first <= request.last
+        let covering = |height: Height| {
+            let requests = self.requests.values();
+            requests.filter(move |request| {
+                let covers = request.next <= height && height <= request.last;
+                request.kind == Kind::Bodies && covers
+            })
         };
-        let mut covering = self.requests.values().filter(covers);
-        let (Some(slow), None) = (covering.next(), covering.next()) else {
+        let mut of_first = covering(first);
+        let (Some(slow), None) = (of_first.next(), of_first.next()) else {
             return None;
         };
         if now < slow.asked_at + self.limits.outpace_after || !self.is_fresh(now, slow) {
             return None;
         }
-        let (rate, peer, end) = (slow.rate(now), slow.peer, slow.last);
-        let faster = self.choose(now, first, &[peer])?;
-        if self
-            .peers
-            .rate(faster.ip)
-            .is_none_or(|other| other < 2.0 * rate)
-        {
+        let faster = self.choose(now, first, &[slow.peer])?;
+        let twice = 2.0 * slow.rate(now);
+        if self.peers.rate(faster.ip).is_none_or(|rate| rate < twice) {
             return None;
         }
         let segment = self.segments.iter().find(|one| one.last >= first)?;
-        let (cargo, end) = (segment.cargo.clone(), end.min(segment.last));
+        let cargo = segment.cargo.clone();
         let most = self.range_blocks(faster.ip);
-        let last = end.min(faster.tip).min(Height(first.0 + most - 1));
+        let end = slow.last.min(segment.last).min(faster.tip);
+        let end = end.min(Height(first.0 + most - 1));
+        let mut last = first;
+        // What others have been asked for as well is theirs.
+        while last < end && self.is_missing(last.next()) && covering(last.next()).count() == 1 {
+            last = last.next();
+        }
         let id = self.add_request(now, faster.ip, Kind::Bodies, first, last);
         Some(Action::Ask {
             id,
