@@ -97,6 +97,19 @@ pub struct ConsensusStatus {
     pub evidence: u64,
     /// The most rounds that a height has taken since start.
     pub highest_round: Round,
+    /// Masternodes that have sent what no honest one sends, since start.
+    pub blamed: Vec<Blamed>,
+}
+
+/// What a masternode was caught at, apart from equivocation, which is evidence.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Blamed {
+    /// Its name.
+    pub name: String,
+    /// How many of its messages, bodies and blocks were wrong.
+    pub count: u64,
+    /// What was wrong with the last one.
+    pub last: String,
 }
 
 impl ConsensusStatus {

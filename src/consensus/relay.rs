@@ -29,6 +29,8 @@ pub(super) struct Peers {
     count: usize,
     by_ip: BTreeMap<PeerIp, Peer>,
     by_masternode: BTreeMap<usize, PeerIp>,
+    /// By masternode, connected or not.
+    blamed: BTreeMap<usize, (u64, String)>,
 }
 
 impl Peers {
@@ -39,6 +41,7 @@ impl Peers {
             count,
             by_ip: BTreeMap::new(),
             by_masternode: BTreeMap::new(),
+            blamed: BTreeMap::new(),
         }
     }
 
@@ -76,12 +79,28 @@ impl Peers {
     }
 
     /// Counts a message that failed verification; true when the peer is no longer heard.
-    pub(super) fn count_bad(&mut self, ip: &PeerIp) -> bool {
+    pub(super) fn count_bad(&mut self, ip: &PeerIp, reason: &str) -> bool {
         let Some(peer) = self.by_ip.get_mut(ip) else {
             return true;
         };
         peer.bad_messages = peer.bad_messages.saturating_add(1);
-        peer.bad_messages >= MAX_BAD_MESSAGES
+        let unheard = peer.bad_messages >= MAX_BAD_MESSAGES;
+        let masternode = peer.masternode;
+        self.blame(masternode, reason);
+        unheard
+    }
+
+    /// Remembers what a masternode did wrong.
+    pub(super) fn blame(&mut self, masternode: usize, reason: &str) {
+        let (count, last) = self.blamed.entry(masternode).or_default();
+        *count = count.saturating_add(1);
+        reason.clone_into(last);
+    }
+
+    /// Who did anything wrong: how often, and what last.
+    pub(super) fn blamed(&self) -> impl Iterator<Item = (usize, u64, &str)> {
+        let blamed = self.blamed.iter();
+        blamed.map(|(masternode, (count, last))| (*masternode, *count, last.as_str()))
     }
 
     /// Whether a peer is connected and heard.
@@ -247,11 +266,13 @@ mod tests {
         let mut peers = peers();
         for _ in 0..MAX_BAD_MESSAGES {
             assert!(peers.is_heard(&ip(1)));
-            peers.count_bad(&ip(1));
+            peers.count_bad(&ip(1), "a vote");
         }
         assert!(!peers.is_heard(&ip(1)));
         peers.disconnect(&ip(1));
         peers.connect(ip(1), 1);
         assert!(peers.is_heard(&ip(1)));
+        let blamed: Vec<_> = peers.blamed().collect();
+        assert_eq!(blamed, [(1, u64::from(MAX_BAD_MESSAGES), "a vote")]);
     }
 }

@@ -43,6 +43,8 @@ struct State {
     one_sided: BTreeMap<(usize, usize), Instant>,
     /// Pairs with a fault between them; `None` while it lasts, then when it ended.
     faults: BTreeMap<(usize, usize), Option<Instant>>,
+    /// Nodes that do not keep the rules: what becomes of their connections is no violation.
+    puppets: BTreeSet<usize>,
     /// Whose blocks and tips are known.
     blocks: BTreeMap<(GenesisHash, Height), (BlockHash, usize)>,
     tips: BTreeMap<(GenesisHash, usize), Height>,
@@ -52,6 +54,7 @@ struct State {
 /// A registered connection as its node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
+    pub ip: PeerIp,
     pub connection: u64,
     pub direction: Direction,
     pub since: Instant,
@@ -68,6 +71,11 @@ impl Checker {
                 ..State::default()
             }),
         }
+    }
+
+    /// A puppet takes a node's place.
+    pub fn puppet(&self, node: usize) {
+        self.state().puppets.insert(node);
     }
 
     /// A node is seen at a further address from now on.
@@ -103,6 +111,19 @@ impl Checker {
     /// What a node's registry holds of another.
     pub fn held(&self, node: usize, peer: usize) -> Option<Held> {
         self.state().held.get(&(node, peer)).copied()
+    }
+
+    /// Compares the connections that a node shows, by address and id, with those that were observed.
+    /// A node that has moved may be shown at its old address too, until that connection has ended.
+    pub fn wrongly_shown(&self, node: usize, shown: &BTreeSet<(PeerIp, u64)>) -> Option<String> {
+        let state = self.state();
+        let held = state.held.range((node, 0)..=(node, usize::MAX));
+        let held: BTreeMap<_, _> = held.map(|((_, peer), held)| (*peer, held)).collect();
+        let all = (held.values()).all(|held| shown.contains(&(held.ip, held.connection)));
+        let known = |(ip, _): &(PeerIp, u64)| state.nodes.get(ip).copied();
+        let others =
+            (shown.iter()).any(|one| known(one).is_none_or(|peer| !held.contains_key(&peer)));
+        (!all || others).then(|| format!("{} shows {shown:?} and has {held:?}", name(node)))
     }
 
     /// How many peers a node's registry holds.
@@ -148,7 +169,8 @@ impl Checker {
     pub fn look_for_one_sided(&self) {
         let mut state = self.state();
         let held: BTreeSet<(usize, usize)> = state.held.keys().copied().collect();
-        let lonely = |(a, b): &(usize, usize)| !held.contains(&(*b, *a));
+        let puppets = state.puppets.clone();
+        let lonely = |(a, b): &(usize, usize)| !held.contains(&(*b, *a)) && !puppets.contains(b);
         let now = Instant::now();
         state
             .one_sided
@@ -211,12 +233,12 @@ impl Checker {
                     .violation(format!("{} is connected to {}", name(node), peer.ip));
                 continue;
             };
-            now.insert(other, (peer.connection, peer.direction));
+            now.insert(other, (peer.ip, peer.connection, peer.direction));
         }
         for other in 0..state.count {
             let before = state.held.get(&(node, other)).copied();
             let after = now.get(&other).copied();
-            if before.map(|held| (held.connection, held.direction)) == after {
+            if before.map(|held| (held.ip, held.connection, held.direction)) == after {
                 continue;
             }
             if let Some(before) = before {
@@ -224,11 +246,12 @@ impl Checker {
             }
             match after {
                 None => state.held.remove(&(node, other)),
-                Some((connection, direction)) => {
+                Some((ip, connection, direction)) => {
                     let (a, b) = (name(node), name(other));
                     self.journal
                         .event(format!("{a} - {b}: connected #{connection} {direction:?}"));
                     let held = Held {
+                        ip,
                         connection,
                         direction,
                         since: Instant::now(),
@@ -254,7 +277,8 @@ impl Checker {
                 .event(format!("{a} - {b}: #{} gave way", before.connection));
             return;
         }
-        state.disconnects += 1;
+        let by_puppet = state.puppets.contains(&other);
+        state.disconnects += usize::from(!by_puppet);
         let known = net.known_peers().into_iter();
         let why = known
             .filter(|known| state.nodes.get(&known.ip) == Some(&other))
@@ -265,6 +289,7 @@ impl Checker {
             before.connection
         );
         let injected = match state.faults.get(&pair(node, other)) {
+            _ if by_puppet => true,
             None => false,
             Some(None) => true,
             Some(Some(end)) => end.elapsed() <= AFTERMATH,

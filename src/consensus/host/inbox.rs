@@ -407,7 +407,7 @@ impl<P: Ports> Host<P> {
 
     /// Counts a message that no honest peer sends.
     fn blame(&mut self, peer: PeerIp, reason: &str) {
-        if self.peers.count_bad(&peer) {
+        if self.peers.count_bad(&peer, reason) {
             tracing::warn!(peer.ip = %peer, reason, "the peer is no longer heard until it reconnects");
         } else {
             tracing::debug!(peer.ip = %peer, reason, "bad consensus message");

@@ -33,7 +33,7 @@ use super::relay::Peers;
 use super::schedule::{self, Situation, Start};
 use super::timers::Timers;
 use super::wal::LogBuffer;
-use super::{ConsensusError, ConsensusStatus};
+use super::{Blamed, ConsensusError, ConsensusStatus};
 use crate::chain::ChainError;
 use crate::env::{DurableFile, Offload, WallClock};
 use crate::net::ConsensusEvent;
@@ -95,6 +95,7 @@ fn initial_status(setup: &Setup, tip: Tip) -> ConsensusStatus {
         missing: Vec::new(),
         evidence: 0,
         highest_round: Round(0),
+        blamed: Vec::new(),
     }
 }
 
@@ -327,6 +328,16 @@ impl<P: Ports> Host<P> {
         self.presence = presence;
     }
 
+    fn blamed(&self) -> Vec<Blamed> {
+        let blamed = self.peers.blamed();
+        let named = blamed.map(|(index, count, last)| Blamed {
+            name: self.validators.validators()[index].name.clone(),
+            count,
+            last: last.into(),
+        });
+        named.collect()
+    }
+
     fn publish_status(&self) {
         let round = self.running.then(|| self.engine.round());
         let status = ConsensusStatus {
@@ -342,6 +353,7 @@ impl<P: Ports> Host<P> {
             missing: self.presence.missing.clone(),
             evidence: self.evidence,
             highest_round: self.highest_round,
+            blamed: self.blamed(),
         };
         self.status.send_if_modified(|held| {
             let changed = *held != status;

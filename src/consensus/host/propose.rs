@@ -241,7 +241,7 @@ impl<P: Ports> Host<P> {
         let valid = match result {
             Ok(()) => Some(true),
             Err(ChainError::Invalid(error)) => {
-                tracing::warn!(%height, %block, reason = %error, "a proposed block is invalid");
+                self.blame_proposers(block, &error.to_string());
                 Some(false)
             }
             // The tip has moved meanwhile: the block is checked again if it still matters.
@@ -250,6 +250,19 @@ impl<P: Ports> Host<P> {
         };
         self.bodies.checked(height, block, valid);
         Ok(())
+    }
+
+    /// A block that is not valid was proposed: those who signed for it have done wrong.
+    fn blame_proposers(&mut self, block: BlockHash, reason: &str) {
+        let (height, reason) = (self.height, format!("an invalid block: {reason}"));
+        let of_block = self.book.proposals().filter(|one| one.block == block);
+        for proposal in of_block {
+            if let Some((index, proposer)) = self.validators.get(&proposal.proposer) {
+                let name = &proposer.name;
+                tracing::warn!(%height, %block, proposer = name, reason, "a proposed block is invalid");
+                self.peers.blame(index, &reason);
+            }
+        }
     }
 
     /// Gives the engine one timeout that is due; true when it did.

@@ -105,6 +105,11 @@ async fn an_invalid_block_costs_its_proposer_the_round() {
             .iter()
             .all(|block| block.header.proposer != byzantine)
     );
+    let blamed = world.status(0).blamed;
+    assert!(
+        matches!(&blamed[..], [one] if one.name == "node-2" && one.last.contains("an invalid block")),
+        "{blamed:?}"
+    );
 }
 
 /// The body of a block that nobody proposed, and a stripped body of one that somebody did, must not
@@ -184,6 +189,11 @@ async fn rubbish_neither_stops_nor_enters_a_node() {
             world.inject(0, 1, message);
         }
     }
+    let blamed = world.status(1).blamed;
+    assert!(
+        matches!(&blamed[..], [one] if one.name == "node-0" && one.count >= 64),
+        "{blamed:?}"
+    );
     // Node 1 no longer hears node 0; it goes on with what the others pass on.
     world.reach(&ALL, 15, 60).await;
     world.assert_agreement();

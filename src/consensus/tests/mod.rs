@@ -448,6 +448,7 @@ fn the_quorum_sentence_names_the_missing() {
         missing: vec!["node-2".into()],
         evidence: 0,
         highest_round: Round(0),
+        blamed: Vec::new(),
     };
     assert_eq!(status.quorum_sentence(), "quorum: power 70 of 100");
     status.power_present = 60;

@@ -79,7 +79,7 @@ fn spread(seed: u64, role: Role) {
 
 fn plan() -> Plan {
     Plan {
-        powers: &[10, 20, 30, 40],
+        powers: vec![10, 20, 30, 40],
         ..Plan::new(4)
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Every fault goes through here, so that the checker knows which disconnects have a cause.
 
+mod bounds;
 mod faults;
 mod keys;
 mod machines;
 mod payments;
 mod power;
+mod puppets;
 mod waits;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,6 +44,7 @@ use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
 use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
+use super::puppet::Puppet;
 use super::wire::{Link, Rate, Sent, Socket, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
@@ -49,20 +52,16 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 
 /// What a world is made of. What is special about one machine is said of it before it starts, by the
 /// methods in `machines` and `faults`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
     /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
     pub full_nodes: usize,
-    /// The first masternode's voting power; the others have 1.
-    pub first_power: u64,
-    /// Instead, the voting powers of the first masternodes.
-    pub powers: &'static [u64],
+    /// The masternodes' voting powers; 1 where none is given.
+    pub powers: Vec<u64>,
     pub slot: Duration,
     pub link: Link,
-    /// What each node can send, to all others together.
-    pub uplink: Option<Rate>,
     /// Outputs of 10 TIME to spend: one for each transaction of a story.
     pub allocations: usize,
 }
@@ -72,11 +71,9 @@ impl Plan {
         Self {
             masternodes,
             full_nodes: 0,
-            first_power: 1,
-            powers: &[],
+            powers: Vec::new(),
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
-            uplink: None,
             allocations: 64,
         }
     }
@@ -93,11 +90,14 @@ pub struct World {
     /// How many of the machines are masternodes.
     masternodes: usize,
     machines: Vec<Machine>,
+    /// The masternodes that do not keep the rules.
+    puppets: BTreeMap<usize, Puppet>,
     submitted: Vec<Submitted>,
     spent: usize,
     link: Link,
     /// Pairs whose links are worse than that.
     bad: BTreeSet<(usize, usize)>,
+    apart: BTreeMap<(usize, usize), Instant>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -121,6 +121,14 @@ struct Machine {
     starts: u64,
     unsafe_sign: bool,
     running: Option<Running>,
+}
+
+/// What a node starts with.
+struct Outfit {
+    files: NodeFiles,
+    environment: NodeEnvironment,
+    socket: Arc<Socket>,
+    power: Power,
 }
 
 struct Running {
@@ -155,25 +163,21 @@ impl World {
         let watcher = move |sent: Sent| packets.packet(sent);
         let nodes = 0..plan.masternodes + plan.full_nodes;
         let addresses = nodes.clone().map(|node| PeerIp::from(address(node)));
-        let wire = Wire::start(plan.link, entropy.clone(), watcher);
-        for node in nodes.clone() {
-            if let Some(rate) = plan.uplink {
-                wire.share_uplink(&[address(node)], rate);
-            }
-        }
         Self {
-            wire,
+            wire: Wire::start(plan.link, entropy.clone(), watcher),
             checker: Arc::new(Checker::new(journal.clone(), addresses)),
             journal,
             random: entropy.rng("world"),
             entropy,
             masternodes: plan.masternodes,
             machines: nodes.map(machine).collect(),
+            puppets: BTreeMap::new(),
             genesis,
             submitted: Vec::new(),
             spent: 0,
             link: plan.link,
             bad: BTreeSet::new(),
+            apart: BTreeMap::new(),
         }
     }
 
@@ -209,6 +213,22 @@ impl World {
 
     /// Starts a node with what its machine holds.
     pub async fn start(&mut self, node: usize) {
+        let outfit = self.outfit(node);
+        let started = Node::start(outfit.files, outfit.environment).await;
+        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
+        let checker = self.checker.clone();
+        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
+        self.machines[node].running = Some(Running {
+            node: running,
+            power: outfit.power,
+            socket: outfit.socket,
+            observer: tokio::spawn(observing),
+        });
+        self.note_ended_faults();
+    }
+
+    /// What a node starts with: what its machine holds, and a socket at its address.
+    fn outfit(&mut self, node: usize) -> Outfit {
         let machine = &mut self.machines[node];
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
@@ -249,21 +269,16 @@ impl World {
             consensus_key: machine.consensus_key.map(consensus_key),
             lock: None,
         };
-        let started = Node::start(files, environment).await;
-        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
-        let checker = self.checker.clone();
-        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
-        machine.running = Some(Running {
-            node: running,
-            power,
+        Outfit {
+            files,
+            environment,
             socket,
-            observer: tokio::spawn(observing),
-        });
-        self.note_ended_faults();
+            power,
+        }
     }
 
     pub async fn start_all(&mut self) {
-        for node in self.all() {
+        for node in self.honest() {
             self.start(node).await;
         }
     }
@@ -313,7 +328,6 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
-        self.forget_submitted_at(node);
         running
     }
 

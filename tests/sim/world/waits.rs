@@ -45,19 +45,16 @@ impl World {
         self.within(limit, "signing", Self::who_does_not_sign).await
     }
 
-    /// Waits until every submitted transaction is final on all running nodes of the chain.
+    /// Waits until every submitted transaction is final on all running nodes of the chain. One
+    /// whose node has been down since, before it was final, need not be.
     pub async fn transactions_final_within(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
-        for Submitted { txid, .. } in self.submitted.clone() {
+        let machines = &self.machines;
+        (self.submitted).retain(|one| one.was_final || machines[one.node].starts == one.start);
+        for at in 0..self.submitted.len() {
+            let txid = self.submitted[at].txid;
             for node in self.on_chain() {
-                while self
-                    .node(node)
-                    .chain()
-                    .find_transaction(txid)
-                    .await
-                    .unwrap()
-                    .is_none()
-                {
+                while !self.is_final(node, txid).await {
                     let node = name(node);
                     assert!(
                         Instant::now() < end,
@@ -66,7 +63,13 @@ impl World {
                     sleep(LOOK).await;
                 }
             }
+            self.submitted[at].was_final = true;
         }
+    }
+
+    async fn is_final(&self, node: usize, txid: TxId) -> bool {
+        let found = self.node(node).chain().find_transaction(txid).await;
+        found.unwrap().is_some()
     }
 
     async fn within(
@@ -88,8 +91,8 @@ impl World {
     }
 
     fn what_is_not_connected(&self) -> Option<String> {
-        for a in self.all() {
-            for b in self.all().into_iter().filter(|b| *b > a) {
+        for a in self.honest() {
+            for b in self.honest().into_iter().filter(|b| *b > a) {
                 let ends = (self.checker.held(a, b), self.checker.held(b, a));
                 let right = match ends {
                     (Some(a_end), Some(b_end)) if self.belong_together(a, b) => {
@@ -113,9 +116,12 @@ impl World {
             let holds = |machine: &Machine| machine.consensus_key == Some(*key);
             (self.on_chain().iter()).any(|node| holds(&self.machines[*node]))
         };
-        let absent = (0..self.masternodes).filter(|key| !here(key)).count();
+        let honest = |key: &usize| !self.puppets.contains_key(key);
+        let absent = (0..self.masternodes).filter(|key| honest(key) && !here(key));
+        let absent = absent.count();
         let missing = |node: &usize| {
-            let missing = self.consensus(*node).missing;
+            let mut missing = self.consensus(*node).missing;
+            missing.retain(|missing| !self.is_puppet(missing));
             let wrong = missing.len() != absent;
             wrong.then(|| format!("{} misses {missing:?}", name(*node)))
         };
@@ -123,19 +129,12 @@ impl World {
     }
 
     /// Then the two machines do not know what the other signs.
-    fn key_in_two_places(&self) -> bool {
+    pub(super) fn key_in_two_places(&self) -> bool {
         let holders = self
             .machines
             .iter()
             .filter(|one| one.consensus_key.is_some());
         holders.count() > self.masternodes
-    }
-
-    fn who_does_not_sign(&self) -> Option<String> {
-        self.masternodes_on_chain().into_iter().find_map(|node| {
-            let why = self.consensus(node).not_signing?;
-            Some(format!("{}: {why}", name(node)))
-        })
     }
 
     fn masternodes_on_chain(&self) -> Vec<usize> {
@@ -148,7 +147,14 @@ impl World {
         node < self.masternodes
     }
 
-    fn belong_together(&self, a: usize, b: usize) -> bool {
+    fn who_does_not_sign(&self) -> Option<String> {
+        self.masternodes_on_chain().into_iter().find_map(|node| {
+            let why = self.consensus(node).not_signing?;
+            Some(format!("{}: {why}", name(node)))
+        })
+    }
+
+    pub(super) fn belong_together(&self, a: usize, b: usize) -> bool {
         let (one, other) = (&self.machines[a], &self.machines[b]);
         let somebody_dials = self.is_masternode(a)
             || self.is_masternode(b)
@@ -167,7 +173,7 @@ impl World {
     }
 
     /// The running nodes of the true chain.
-    fn on_chain(&self) -> Vec<usize> {
+    pub(super) fn on_chain(&self) -> Vec<usize> {
         let on_chain = |node: &usize| {
             let machine = &self.machines[*node];
             machine.running.is_some() && machine.genesis == self.genesis
@@ -178,6 +184,11 @@ impl World {
     /// A running node is healthy, and its registry says what was observed.
     async fn look(&mut self) {
         self.checker.look_for_one_sided();
+        for puppet in self.puppets.values_mut() {
+            puppet.look();
+        }
+        self.look_for_late_reconnects();
+        self.look_at_bounds().await;
         for (node, machine) in self.machines.iter_mut().enumerate() {
             let Some(running) = &mut machine.running else {
                 continue;
@@ -201,20 +212,14 @@ impl World {
         self.within(limit, "heard by consensus", Self::whom_consensus_misses)
             .await;
         for node in self.masternodes_on_chain() {
-            let evidence = self.consensus(node).evidence;
-            if evidence > 0 && !self.key_in_two_places() {
-                let text = format!("{} saw {evidence} double signatures", name(node));
-                self.journal.violation(text);
-            }
-        }
-        for node in self.on_chain() {
-            let (shown, held) = (
-                self.node(node).net().peers().len(),
-                self.checker.peers(node),
-            );
-            if shown != held {
-                let text = format!("{} shows {shown} peers and has {held}", name(node));
-                self.journal.violation(text);
+            for evidence in self.evidence(node).await {
+                let mut puppets = self.puppets.keys().map(|puppet| name(*puppet));
+                let of_puppet =
+                    puppets.any(|puppet| evidence.starts_with(&format!("{puppet} signed two ")));
+                if !of_puppet && !self.key_in_two_places() {
+                    let text = format!("{} holds evidence: {evidence}", name(node));
+                    self.journal.violation(text);
+                }
             }
         }
     }
