@@ -159,7 +159,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 fn watch(context: &Environment, command: &Command) -> anyhow::Result<ExitCode> {
     let show = || match command {
         Command::Status => status::run(context),
-        Command::Peers(arguments) => peers::run(context, arguments),
+        Command::Peers(arguments) if arguments.is_view() => peers::run(context, arguments),
         _ => {
             let message = "--watch is for status and peers";
             let kind = clap::error::ErrorKind::ArgumentConflict;

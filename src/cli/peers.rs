@@ -18,6 +18,13 @@ pub(super) struct Arguments {
     command: Option<Command>,
 }
 
+impl Arguments {
+    /// Whether it only shows.
+    pub(super) fn is_view(&self) -> bool {
+        self.command.is_none()
+    }
+}
+
 #[derive(clap::Subcommand)]
 enum Command {
     /// Forget the key that a configured peer had at its first contact: its next key is trusted

@@ -113,6 +113,31 @@ fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step(
         "{text}"
     );
 
+    let peers = place.must("rpc --json --data-dir alpha getpeerinfo").json();
+    for field in [
+        "ip",
+        "node_id",
+        "name",
+        "pinned",
+        "direction",
+        "connected_at_ms",
+        "rtt",
+        "tip_height",
+        "streams",
+        "queues",
+        "bulk_unconfirmed",
+        "bulk_credit",
+        "last_ping_ago_ms",
+        "reconnects",
+        "last_disconnect",
+    ] {
+        assert!(peers[0].get(field).is_some(), "{field}: {peers:#}");
+    }
+    assert_eq!(peers[0]["pinned"], true);
+    for rtt in ["last_us", "min_us", "p99_us"] {
+        assert!(peers[0]["rtt"][rtt].is_u64(), "{rtt}: {peers:#}");
+    }
+
     // One that is stopped is told from one that refuses.
     place.must("stop --data-dir alpha");
     assert_eq!(alpha.exit_code(), Some(0));

@@ -54,6 +54,7 @@ struct State {
 /// A registered connection as its node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
+    pub ip: PeerIp,
     pub connection: u64,
     pub direction: Direction,
     pub since: Instant,
@@ -110,6 +111,19 @@ impl Checker {
     /// What a node's registry holds of another.
     pub fn held(&self, node: usize, peer: usize) -> Option<Held> {
         self.state().held.get(&(node, peer)).copied()
+    }
+
+    /// Compares the connections that a node shows, by address and id, with those that were observed.
+    /// A node that has moved may be shown at its old address too, until that connection has ended.
+    pub fn wrongly_shown(&self, node: usize, shown: &BTreeSet<(PeerIp, u64)>) -> Option<String> {
+        let state = self.state();
+        let held = state.held.range((node, 0)..=(node, usize::MAX));
+        let held: BTreeMap<_, _> = held.map(|((_, peer), held)| (*peer, held)).collect();
+        let all = (held.values()).all(|held| shown.contains(&(held.ip, held.connection)));
+        let known = |(ip, _): &(PeerIp, u64)| state.nodes.get(ip).copied();
+        let others =
+            (shown.iter()).any(|one| known(one).is_none_or(|peer| !held.contains_key(&peer)));
+        (!all || others).then(|| format!("{} shows {shown:?} and has {held:?}", name(node)))
     }
 
     /// How many peers a node's registry holds.
@@ -219,12 +233,12 @@ impl Checker {
                     .violation(format!("{} is connected to {}", name(node), peer.ip));
                 continue;
             };
-            now.insert(other, (peer.connection, peer.direction));
+            now.insert(other, (peer.ip, peer.connection, peer.direction));
         }
         for other in 0..state.count {
             let before = state.held.get(&(node, other)).copied();
             let after = now.get(&other).copied();
-            if before.map(|held| (held.connection, held.direction)) == after {
+            if before.map(|held| (held.ip, held.connection, held.direction)) == after {
                 continue;
             }
             if let Some(before) = before {
@@ -232,11 +246,12 @@ impl Checker {
             }
             match after {
                 None => state.held.remove(&(node, other)),
-                Some((connection, direction)) => {
+                Some((ip, connection, direction)) => {
                     let (a, b) = (name(node), name(other));
                     self.journal
                         .event(format!("{a} - {b}: connected #{connection} {direction:?}"));
                     let held = Held {
+                        ip,
                         connection,
                         direction,
                         since: Instant::now(),

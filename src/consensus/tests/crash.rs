@@ -10,8 +10,10 @@ const ALL: [usize; 4] = [0, 1, 2, 3];
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lost {
     Nothing,
-    /// The log, but not `consensus.state`.
+    /// The log, but not `consensus.state`: as after `--reindex`.
     Log,
+    /// The whole database, but not `consensus.state`: the chain is synced again.
+    Database,
     /// Both, and the operator forces it to sign.
     EverythingForced,
 }
@@ -54,7 +56,14 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
     tokio::time::sleep(Duration::from_millis(700)).await;
     // Whatever the others have decided meanwhile, sync brings.
     let best = ALL.into_iter().max_by_key(|node| world.height(*node));
-    world.give_blocks(best.unwrap(), crashing);
+    let best = best.unwrap();
+    if lost == Lost::Database {
+        let node = &world.nodes[crashing];
+        *node.ports.disk.lock().unwrap() = Disk::default();
+        node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    } else {
+        world.give_blocks(best, crashing);
+    }
     if lost != Lost::Nothing {
         let mut disk = world.nodes[crashing].ports.disk.lock().unwrap();
         disk.logs.clear();
@@ -64,6 +73,10 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         world.nodes[crashing].unsafe_sign = true;
     }
     world.start(crashing).await;
+    if lost == Lost::Database {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.give_blocks(best, crashing);
+    }
     let goal = world.height(0).max(world.height(crashing)) + 3;
     world.reach(&ALL, goal, 120).await;
     world.assert_agreement();
@@ -102,6 +115,13 @@ async fn no_crash_makes_a_node_sign_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_log_keeps_a_node_from_signing_at_its_height_only() {
     let (crashes, double_signed) = matrix(&[1, 1, 1, 1], 2, Lost::Log, 3).await;
+    assert!(crashes > 15, "{crashes} crashes");
+    assert_eq!(double_signed, 0, "in {crashes} crashes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_destroyed_in_the_middle_of_a_height_leads_to_no_second_signature() {
+    let (crashes, double_signed) = matrix(&[1, 1, 1, 1], 2, Lost::Database, 3).await;
     assert!(crashes > 15, "{crashes} crashes");
     assert_eq!(double_signed, 0, "in {crashes} crashes");
 }

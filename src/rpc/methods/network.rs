@@ -88,6 +88,7 @@ fn describe(peer: &PeerInfo) -> Result<Value, CallError> {
     let streams = StreamKind::ALL.iter().zip(&peer.streams);
     let by_name = streams.map(|(kind, bytes)| (kind.name().to_owned(), json!(bytes)));
     value["streams"] = Value::Object(by_name.collect());
+    value["pinned"] = json!(peer.masternode.is_some());
     value["bytes_sent"] = json!(peer.streams.iter().map(|one| one.sent).sum::<u64>());
     value["bytes_received"] = json!(peer.streams.iter().map(|one| one.received).sum::<u64>());
     Ok(value)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::sized;
 use crate::run::scenario;
 use crate::world::{Plan, World};
 
@@ -11,7 +12,7 @@ scenarios! {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-const BURST: usize = 10_000;
+const BURST: usize = sized(10_000, 2_000) as usize;
 
 /// All at one node, at one moment. Each is final or refused with a reason; nobody disconnects.
 fn a_burst_of_ten_thousand_transactions_becomes_final(seed: u64) {

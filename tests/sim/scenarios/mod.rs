@@ -37,6 +37,16 @@ macro_rules! scenarios {
     };
 }
 
+/// The largest stories have their full size in a release build of the suite, and a smaller one in
+/// the dev profile and in campaigns, which run each of them many times.
+const fn sized(full: u32, small: u32) -> u32 {
+    if cfg!(all(test, not(debug_assertions))) {
+        full
+    } else {
+        small
+    }
+}
+
 /// Runs a story of the suite and says how long that took here, which no assertion may depend on.
 #[cfg(test)]
 #[expect(
@@ -53,6 +63,7 @@ fn timed(story: fn(u64)) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
+mod behind;
 mod burst;
 mod byzantine;
 mod clocks;
@@ -65,12 +76,15 @@ mod quiet;
 mod random;
 mod reach;
 mod restart;
+mod start;
 mod trace;
+mod uplinks;
 
 /// Every story.
 #[allow(dead_code, reason = "for a campaign")]
 pub fn all() -> Vec<Scenario> {
     let files = [
+        behind::ALL,
         burst::ALL,
         clocks::ALL,
         crashes::ALL,
@@ -83,7 +97,9 @@ pub fn all() -> Vec<Scenario> {
         random::ALL,
         reach::ALL,
         restart::ALL,
+        start::ALL,
         trace::ALL,
+        uplinks::ALL,
     ];
     [files.concat(), byzantine::FILES.concat()].concat()
 }

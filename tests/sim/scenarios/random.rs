@@ -28,7 +28,7 @@ fn random_faults_end_and_all_is_well(seed: u64) {
     let mut random = entropy.rng("faults");
     let masternodes = random.random_range(4..=9);
     let plan = Plan {
-        powers: POWERS[random.random_range(0..POWERS.len())],
+        powers: POWERS[random.random_range(0..POWERS.len())].to_vec(),
         link: [Link::CLEAN, Link::INTERNET][random.random_range(0..2)],
         ..Plan::new(masternodes)
     };

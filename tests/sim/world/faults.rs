@@ -114,14 +114,14 @@ impl World {
     /// The router before a translated node starts again: its node's connections are lost.
     pub fn forget_translation(&mut self, node: usize) {
         (self.journal).event(format!("the router of {} starts again", name(node)));
-        self.shake(node);
+        self.disturb(node);
         self.wire.forget_translation(self.machines[node].inside);
     }
 
     /// A running node's machine gets another address.
     pub fn move_to(&mut self, node: usize, ip: Ipv4Addr) {
         (self.journal).event(format!("{} moves to {ip}", name(node)));
-        self.shake(node);
+        self.disturb(node);
         self.checker.also_at(node, PeerIp::from(IpAddr::V4(ip)));
         let machine = &mut self.machines[node];
         machine.inside.set_ip(ip.into());
@@ -139,7 +139,7 @@ impl World {
     }
 
     /// Something befalls all connections of a node at this moment, and is over.
-    fn shake(&self, node: usize) {
+    pub fn disturb(&self, node: usize) {
         for other in self.all().into_iter().filter(|other| *other != node) {
             self.checker.fault_begins(node, other);
         }

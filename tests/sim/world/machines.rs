@@ -1,5 +1,7 @@
 //! What one machine has that the others do not: said before it starts.
 
+use timed::types::ConsensusKey;
+
 use super::*;
 
 impl Machine {
@@ -86,7 +88,7 @@ impl World {
         .signed(&consensus_key(masternode), Network::Dev)
     }
 
-    /// Puts a record into a machine's `certs/`; its next start reads it.
+    /// Puts a record into a machine's `certs/`; its next start or [`World::reload`] reads it.
     pub fn install_record(&mut self, machine: usize, record: &MasternodeRecord) {
         let held = self.machines[machine].records.iter_mut();
         for held in held.filter(|held| held.consensus_key == record.consensus_key) {
@@ -94,18 +96,28 @@ impl World {
         }
     }
 
-    /// A machine goes over to its next node key at its next start.
+    /// A running node reads its `certs/` and its certificate again.
+    pub async fn reload(&self, node: usize) {
+        (self.journal).event(format!("{} reloads", name(node)));
+        let machine = &self.machines[node];
+        let records = MasternodeDirectory::new(&machine.genesis, machine.records.clone());
+        let identity = (machine.identity)(node);
+        let installed = self.node(node).install(records.unwrap(), Some(identity));
+        installed.await.unwrap();
+    }
+
+    /// A machine goes over to its next node key at its next start or [`World::reload`].
     pub fn rotate_key(&mut self, node: usize) {
         (self.journal).event(format!("{} has its next key", name(node)));
         self.machines[node].identity = next_identity;
     }
 
-    /// A machine gets a copy of another's consensus key.
+    /// A machine gets a copy of another's consensus key. What the two sign may contradict each other.
     pub fn copy_consensus_key(&mut self, from: usize, to: usize) {
         let event = format!("{} has the consensus key of {}", name(to), name(from));
         self.journal.event(event);
-        let key = timed::types::ConsensusKey::from(&consensus_key(from));
-        self.journal.share_key(format!("{key:?}"));
+        let key = ConsensusKey::from(&consensus_key(from));
+        self.journal.expect(&format!("{key:?} signed twice"));
         self.machines[to].consensus_key = self.machines[from].consensus_key;
     }
 }

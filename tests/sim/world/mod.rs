@@ -2,6 +2,7 @@
 //!
 //! Every fault goes through here, so that the checker knows which disconnects have a cause.
 
+mod bounds;
 mod faults;
 mod keys;
 mod machines;
@@ -51,20 +52,16 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 
 /// What a world is made of. What is special about one machine is said of it before it starts, by the
 /// methods in `machines` and `faults`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
     /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
     pub full_nodes: usize,
-    /// The first masternode's voting power; the others have 1.
-    pub first_power: u64,
-    /// Instead, the voting powers of the first masternodes.
-    pub powers: &'static [u64],
+    /// The masternodes' voting powers; 1 where none is given.
+    pub powers: Vec<u64>,
     pub slot: Duration,
     pub link: Link,
-    /// What each node can send, to all others together.
-    pub uplink: Option<Rate>,
     /// Outputs of 10 TIME to spend: one for each transaction of a story.
     pub allocations: usize,
 }
@@ -74,11 +71,9 @@ impl Plan {
         Self {
             masternodes,
             full_nodes: 0,
-            first_power: 1,
-            powers: &[],
+            powers: Vec::new(),
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
-            uplink: None,
             allocations: 64,
         }
     }
@@ -102,6 +97,7 @@ pub struct World {
     link: Link,
     /// Pairs whose links are worse than that.
     bad: BTreeSet<(usize, usize)>,
+    apart: BTreeMap<(usize, usize), Instant>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -167,14 +163,8 @@ impl World {
         let watcher = move |sent: Sent| packets.packet(sent);
         let nodes = 0..plan.masternodes + plan.full_nodes;
         let addresses = nodes.clone().map(|node| PeerIp::from(address(node)));
-        let wire = Wire::start(plan.link, entropy.clone(), watcher);
-        for node in nodes.clone() {
-            if let Some(rate) = plan.uplink {
-                wire.share_uplink(&[address(node)], rate);
-            }
-        }
         Self {
-            wire,
+            wire: Wire::start(plan.link, entropy.clone(), watcher),
             checker: Arc::new(Checker::new(journal.clone(), addresses)),
             journal,
             random: entropy.rng("world"),
@@ -187,6 +177,7 @@ impl World {
             spent: 0,
             link: plan.link,
             bad: BTreeSet::new(),
+            apart: BTreeMap::new(),
         }
     }
 
@@ -337,7 +328,6 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
-        self.forget_submitted_at(node);
         running
     }
 

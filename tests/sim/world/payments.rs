@@ -11,11 +11,15 @@ use super::*;
 /// The encoded length of one output.
 const OUTPUT_BYTES: usize = 40;
 
-/// A transaction that a node has taken.
+/// A transaction that a node has taken. That node answers for it while it stays up, and all do once
+/// it has been final.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Submitted {
     pub txid: TxId,
-    pub at: usize,
+    pub node: usize,
+    /// Which of the node's starts took it.
+    pub start: u64,
+    pub was_final: bool,
 }
 
 impl World {
@@ -63,16 +67,16 @@ impl World {
         }
         while let Some(answer) = answers.join_next().await {
             match answer.unwrap() {
-                Ok(txid) => self.submitted.push(Submitted { txid, at: node }),
+                Ok(txid) => self.submitted.push(Submitted {
+                    txid,
+                    node,
+                    start: self.machines[node].starts,
+                    was_final: false,
+                }),
                 Err(reason) => refused.push(reason),
             }
         }
         refused
-    }
-
-    /// A node ends: what only it may have had may be lost.
-    pub(super) fn forget_submitted_at(&mut self, node: usize) {
-        self.submitted.retain(|submitted| submitted.at != node);
     }
 }
 

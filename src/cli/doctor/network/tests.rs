@@ -227,7 +227,11 @@ fn a_masternode_that_holds_another_record_of_this_node_is_named() {
         { "ip": "127.0.0.5", "name": null, "record_serial": 0 },
     ]);
     let finding = held_record(2, "alpha", &peers).unwrap();
-    says(&finding, Level::Warning, "not all hold serial 2 of it: beta holds serial 1, gamma holds none");
+    says(
+        &finding,
+        Level::Warning,
+        "not all hold serial 2 of it: beta holds serial 1, gamma holds none",
+    );
     assert!(finding.next.unwrap().contains("public files of alpha"));
     assert_eq!(held_record(2, "alpha", &json!([peers[2]])), None);
 }
