@@ -52,8 +52,13 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
     }
     world.kill(crashing);
     tokio::time::sleep(Duration::from_millis(700)).await;
-    // Whatever the others have decided meanwhile, sync brings.
+    // Whatever the others have decided meanwhile, sync brings: after the log, if there is one, has
+    // been replayed.
     let best = ALL.into_iter().max_by_key(|node| world.height(*node));
+    if lost == Lost::Nothing {
+        world.start(crashing).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     world.give_blocks(best.unwrap(), crashing);
     if lost != Lost::Nothing {
         let mut disk = world.nodes[crashing].ports.disk.lock().unwrap();
@@ -63,7 +68,9 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         world.nodes[crashing].state = FileInMemory::default();
         world.nodes[crashing].unsafe_sign = true;
     }
-    world.start(crashing).await;
+    if lost != Lost::Nothing {
+        world.start(crashing).await;
+    }
     let goal = world.height(0).max(world.height(crashing)) + 3;
     world.reach(&ALL, goal, 120).await;
     world.assert_agreement();
