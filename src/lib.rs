@@ -4,6 +4,10 @@
 //! goes to [`consensus`], [`mempool`] or [`sync`], from there to [`chain`], which checks it with
 //! [`ledger`], commits it to [`store`] and publishes the tip to everyone. Nothing calls upwards.
 
+/// For files that the tests share with the benches, which name this crate from outside.
+#[cfg(test)]
+extern crate self as timed;
+
 pub mod chain;
 pub mod config;
 pub mod consensus;

@@ -66,7 +66,7 @@ pub fn cases(quick: bool, joined: Joined) -> Vec<Case> {
             times,
         },
         designs: designs.to_vec(),
-        at_once: if quick { REPETITIONS } else { 1 },
+        at_once: REPETITIONS,
         kind: Kind::Further,
     };
     let reference = Case {
@@ -105,6 +105,7 @@ pub fn cases(quick: bool, joined: Joined) -> Vec<Case> {
         &[Design::Timed, Design::QuicPriority],
     );
     loopback.kind = Kind::Loopback;
+    loopback.at_once = 1;
     loopback.setting.joined = Joined::Loopback;
     vec![
         reference,
@@ -115,12 +116,15 @@ pub fn cases(quick: bool, joined: Joined) -> Vec<Case> {
             &few,
         ),
         case("2 Mbit/s, 40 ms, queue of 100, one way", slow, seldom, &few),
-        case(
-            "100 Mbit/s, 40 ms, queue of 100, one way",
-            fast,
-            ONE_WAY,
-            &few,
-        ),
+        Case {
+            at_once: 1,
+            ..case(
+                "100 Mbit/s, 40 ms, queue of 100, one way",
+                fast,
+                ONE_WAY,
+                &few,
+            )
+        },
         loopback,
     ]
 }
@@ -132,8 +136,8 @@ const QUICK: Times = Times {
     patience: Duration::from_secs(1),
 };
 const FULL: Times = Times {
-    idle: Duration::from_secs(2),
-    settle: Duration::from_secs(4),
-    window: Duration::from_secs(10),
-    patience: Duration::from_secs(4),
+    idle: Duration::from_secs(1),
+    settle: Duration::from_secs(3),
+    window: Duration::from_secs(7),
+    patience: Duration::from_secs(2),
 };

@@ -175,7 +175,7 @@ async fn send_votes(
     let mut pace = tokio::time::interval(plan.ask_every);
     for number in 1.. {
         pace.tick().await;
-        let mut vote = template.clone();
+        let mut vote = template;
         vote.height = Height(number);
         probe.sent(number);
         net.send_consensus(to, ConsensusMessage::Vote(vote))?;

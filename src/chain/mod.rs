@@ -12,7 +12,8 @@
 //! which they were asked for. The lock is handed into the storage job, which advances the state and
 //! publishes the tip on the storage thread. So dropping the future of a commit never leaves memory
 //! and disk apart: the commit has either not been queued, or happens with all its consequences.
-//! Nothing waits in a queue of this module; callers wait for the lock. Reads take no lock.
+//! Nothing waits in a queue of this module; callers wait for the lock. Reads take no lock, and
+//! neither does executing blocks of a segment ahead of their commit (`synced.rs`).
 //!
 //! # Certificates
 //! Consensus' commits store a certificate each. A segment stores one, with the batch that reaches
@@ -20,7 +21,10 @@
 //! blocks are read like all others; what may be served to peers ends at [`Chain::last_certificate`],
 //! which knows only stored ones.
 
+#[cfg(test)]
+pub(crate) mod generator;
 mod segment;
+mod synced;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -38,7 +42,9 @@ use crate::types::{
     Height, OutPoint, Tip, Transaction, TransactionsRoot, TxId, TxOutput, ValidatorSet,
 };
 
-pub use segment::{MAX_SEGMENT_HEADERS, VerifiedSegment};
+pub use crate::ledger::Rules;
+pub use segment::{CheckedBody, MAX_SEGMENT_HEADERS, VerifiedSegment};
+pub use synced::{Ahead, Executed};
 use writer::{SharedWriter, Writer};
 
 /// The most headers that one call of [`Chain::headers`] returns.
@@ -217,6 +223,28 @@ impl Chain {
         bodies: Vec<(Height, Vec<Transaction>)>,
     ) -> Result<Tip, ChainError> {
         self.inner.commit_segment(segment, bodies).await
+    }
+
+    /// The rules of its transactions.
+    pub fn rules(&self) -> Rules {
+        Rules::of(&self.inner.genesis)
+    }
+
+    /// Executes consecutive blocks of a verified segment without committing them: on the tip, or on
+    /// the batch right before them, `after`, whose own batch before must be durable.
+    pub async fn execute_segment(
+        &self,
+        segment: Arc<VerifiedSegment>,
+        bodies: Vec<CheckedBody>,
+        after: Option<Ahead>,
+    ) -> Result<Executed, ChainError> {
+        self.inner.execute_segment(segment, bodies, after).await
+    }
+
+    /// Commits executed blocks, in one durable transaction: all of them, or none. Blocks that are
+    /// already committed are skipped.
+    pub async fn commit_executed(&self, executed: Executed) -> Result<Tip, ChainError> {
+        self.inner.commit_executed(executed).await
     }
 
     /// The block at a height.

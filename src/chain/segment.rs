@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::ChainError;
+use crate::ledger::{BlockError, Rules, check_signatures};
 use crate::types::block::transactions_root;
 use crate::types::{
     Block, BlockHash, BlockHeader, CommitCertificate, GenesisHash, Height, Transaction,
@@ -88,24 +89,85 @@ impl VerifiedSegment {
         self.headers.get(usize::try_from(at).ok()?)
     }
 
-    /// Puts a body to its header; it must be the one that the header commits to.
-    pub(super) fn block(
+    /// Checks the transactions of a block against its header, and every signature in them. Costs one
+    /// signature check per input: run it off the runtime's workers. What is wrong with a root is the
+    /// sender's fault; a signature that does not hold under the right root is nobody's who only
+    /// passed it on.
+    pub fn check_body(
         &self,
-        header: &BlockHeader,
+        height: Height,
         transactions: Vec<Transaction>,
-    ) -> Result<Arc<Block>, ChainError> {
+        rules: &Rules,
+    ) -> Result<CheckedBody, ChainError> {
+        let header = self.header(height).ok_or_else(|| ChainError::Segment {
+            detail: format!("they do not reach block {height}"),
+        })?;
         let got = transactions_root(&transactions);
         if got != header.transactions_root {
             return Err(ChainError::Body {
-                height: header.height,
+                height,
                 expected: header.transactions_root,
                 got,
             });
         }
-        Ok(Arc::new(Block {
-            header: *header,
+        for (index, transaction) in transactions.iter().enumerate() {
+            check_signatures(transaction, rules).map_err(|source| BlockError::Transaction {
+                height,
+                index,
+                txid: transaction.id(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(CheckedBody {
+            block: header.hash(),
+            height,
             transactions,
-        }))
+        })
+    }
+
+    /// The bodies of the blocks without transactions: their header says all.
+    pub fn empty_bodies(&self) -> Vec<CheckedBody> {
+        let root = transactions_root(&[]);
+        let empty = |header: &&BlockHeader| header.transactions_root == root;
+        let headers = self.headers.iter().filter(empty);
+        let body = |header: &BlockHeader| CheckedBody {
+            block: header.hash(),
+            height: header.height,
+            transactions: Vec::new(),
+        };
+        headers.map(body).collect()
+    }
+
+    /// Puts a checked body to its header.
+    pub(super) fn block(&self, body: CheckedBody) -> Option<Arc<Block>> {
+        let header = *self.header(body.height)?;
+        (header.hash() == body.block).then(|| {
+            Arc::new(Block {
+                header,
+                transactions: body.transactions,
+            })
+        })
+    }
+}
+
+/// Transactions of a block below a verified certificate: they are those that its header commits to,
+/// and all their signatures hold.
+#[derive(Clone, Debug)]
+pub struct CheckedBody {
+    block: BlockHash,
+    height: Height,
+    transactions: Vec<Transaction>,
+}
+
+impl CheckedBody {
+    /// The block's height.
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    /// The transactions.
+    pub fn transactions(&self) -> &[Transaction] {
+        &self.transactions
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod damage;
 mod power;
+mod synced;
 
 use proptest::prelude::*;
 

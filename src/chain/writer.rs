@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::segment::{MAX_SEGMENT_HEADERS, VerifiedSegment, check_certificate};
+use super::segment::{VerifiedSegment, check_certificate};
 use super::{ChainError, Inner};
 use crate::env::Offload;
 use crate::ledger::{Applied, Draft, Parent, apply_block, assemble_block};
 use crate::store::{BlockCommit, ChainState, Store, StoreError};
 use crate::types::{
-    Block, BlockHash, BlockHeader, CommitCertificate, Genesis, GenesisHash, Height, OutPoint, Tip,
-    Transaction, TxOutput, ValidatorSet,
+    Block, BlockHash, CommitCertificate, Genesis, GenesisHash, Height, OutPoint, Tip, Transaction,
+    TxOutput,
 };
 
 /// How many checked blocks of the current height are kept: those of the newest rounds.
@@ -41,8 +41,12 @@ impl Writer {
         }))
     }
 
-    fn tip(&self) -> Tip {
+    pub(super) fn tip(&self) -> Tip {
         self.state.tip
+    }
+
+    pub(super) fn state(&self) -> &ChainState {
+        &self.state
     }
 
     fn parent(&self) -> Parent {
@@ -173,28 +177,7 @@ impl Inner {
         self.write(writer, vec![commit]).await
     }
 
-    pub(super) async fn commit_segment(
-        &self,
-        segment: Arc<VerifiedSegment>,
-        bodies: Vec<(Height, Vec<Transaction>)>,
-    ) -> Result<Tip, ChainError> {
-        let writer = self.lock().await;
-        let tip = writer.tip();
-        self.require_same_chain(&segment, tip).await?;
-        let bodies = above(tip.height, &segment, bodies)?;
-        if bodies.is_empty() {
-            return Ok(tip);
-        }
-        let transactions = bodies.iter().flat_map(|(_, body)| body);
-        let view = self.spendable(transactions).await?;
-        let (genesis, validators) = (self.genesis.clone(), self.validators.clone());
-        let state = writer.state.clone();
-        let execute = move || execute_segment(&genesis, &validators, &segment, bodies, state, view);
-        let commits = self.offload.run(execute).await?;
-        self.write(writer, commits).await
-    }
-
-    async fn lock(&self) -> OwnedMutexGuard<Writer> {
+    pub(super) async fn lock(&self) -> OwnedMutexGuard<Writer> {
         self.writer.clone().lock_owned().await
     }
 
@@ -217,7 +200,7 @@ impl Inner {
 
     /// Commits durably, then advances the state and publishes the tip, whether or not the caller
     /// still waits.
-    async fn write(
+    pub(super) async fn write(
         &self,
         mut writer: OwnedMutexGuard<Writer>,
         commits: Vec<BlockCommit>,
@@ -233,7 +216,7 @@ impl Inner {
     }
 
     /// The stored outputs that these transactions spend.
-    async fn spendable(
+    pub(super) async fn spendable(
         &self,
         transactions: impl Iterator<Item = &Transaction>,
     ) -> Result<Spendable, ChainError> {
@@ -263,7 +246,7 @@ impl Inner {
     }
 
     /// Checks that a segment continues or repeats this chain.
-    async fn require_same_chain(
+    pub(super) async fn require_same_chain(
         &self,
         segment: &VerifiedSegment,
         tip: Tip,
@@ -291,64 +274,10 @@ impl Inner {
     }
 }
 
-/// The bodies above the tip; they must be consecutive and of the segment.
-fn above(
-    tip: Height,
-    segment: &VerifiedSegment,
-    bodies: Vec<(Height, Vec<Transaction>)>,
-) -> Result<Vec<(BlockHeader, Vec<Transaction>)>, ChainError> {
-    let mut blocks = Vec::with_capacity(bodies.len().min(MAX_SEGMENT_HEADERS));
-    let mut parent = tip;
-    for (height, body) in bodies {
-        if height <= tip {
-            continue;
-        }
-        match segment.header(height) {
-            Some(header) if height == parent.next() => blocks.push((*header, body)),
-            _ => {
-                let tip = parent;
-                return Err(ChainError::NotNext { height, tip });
-            }
-        }
-        parent = height;
-    }
-    Ok(blocks)
-}
-
-/// Executes consecutive blocks, each on the outputs that the one before leaves.
-fn execute_segment(
-    genesis: &Genesis,
-    validators: &ValidatorSet,
-    segment: &VerifiedSegment,
-    bodies: Vec<(BlockHeader, Vec<Transaction>)>,
-    mut state: ChainState,
-    mut view: Spendable,
-) -> Result<Vec<BlockCommit>, ChainError> {
-    let mut commits = Vec::with_capacity(bodies.len());
-    for (header, transactions) in bodies {
-        let block = segment.block(&header, transactions)?;
-        let applied = apply_block(genesis, validators, &parent_of(&state), &block, &view)?;
-        for (outpoint, _) in &applied.spent {
-            view.remove(outpoint);
-        }
-        view.extend(applied.created.iter().copied());
-        let is_last = header.height == segment.last();
-        let commit = BlockCommit {
-            hash: block.hash(),
-            block,
-            applied: Arc::new(applied),
-            certificate: is_last.then(|| segment.certificate().clone()),
-        };
-        state = commit.state();
-        commits.push(commit);
-    }
-    Ok(commits)
-}
-
 /// Unspent outputs fetched before execution, which runs without the store.
-type Spendable = BTreeMap<OutPoint, TxOutput>;
+pub(super) type Spendable = BTreeMap<OutPoint, TxOutput>;
 
-fn parent_of(state: &ChainState) -> Parent {
+pub(super) fn parent_of(state: &ChainState) -> Parent {
     Parent {
         height: state.tip.height,
         hash: state.tip.hash,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 use timed::node::files::{DataDir, load_config};
-use timed::node::{Node, NodeEnvironment, NodeFiles};
+use timed::node::{Node, NodeEnvironment, NodeFiles, Reindexed, reindex};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, reload};
 
@@ -23,6 +23,9 @@ pub(super) struct Arguments {
     /// Sign although consensus.state is missing or ahead; only for a network that lost all its state
     #[arg(long)]
     unsafe_sign: bool,
+    /// First build the database anew from the blocks in it that prove themselves
+    #[arg(long)]
+    reindex: bool,
     /// Write the log as one JSON object a line
     #[arg(long)]
     log_json: bool,
@@ -117,6 +120,9 @@ async fn run_node(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    if arguments.reindex {
+        tell_reindexed(&reindex(&files.dir, &files.genesis).await?);
+    }
     let banner = Banner::of(&files);
     let mut node_environment = NodeEnvironment::real(&files)?;
     node_environment.unsafe_sign = arguments.unsafe_sign;
@@ -148,6 +154,25 @@ async fn run_node(
     stopped?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn tell_reindexed(done: &Reindexed) {
+    let height = done.height.0;
+    match (&done.old_file, &done.stopped_by) {
+        (None, _) => tracing::info!("reindex: there is no database yet"),
+        (Some(old), None) => tracing::info!(
+            height,
+            "reindex: all blocks are sound; the old file is {}, remove it when you like",
+            old.display()
+        ),
+        (Some(old), Some(reason)) => tracing::warn!(
+            height,
+            reason,
+            "reindex: blocks up to here are sound, the rest is fetched from peers; the old file is \
+             {}, remove it when you like",
+            old.display()
+        ),
+    }
 }
 
 /// Waits until the standard input is closed; for ever when that is not asked for.

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::reward::reward_outputs;
-use super::{LtHash, Rules, StateView, TransactionError, check_transaction};
+use super::{
+    LtHash, Rules, StateView, TransactionError, check_form, check_spending, check_transaction,
+};
 use crate::types::block::{BLOCK_VERSION, reward_txid, transactions_root};
 use crate::types::{
     Amount, Block, BlockHash, BlockHeader, ConsensusKey, Genesis, Height, OutPoint,
@@ -181,6 +183,33 @@ pub fn apply_block(
     block: &Block,
     view: &dyn StateView,
 ) -> Result<Applied, BlockError> {
+    apply(genesis, validators, parent, block, view, check_transaction)
+}
+
+/// As [`apply_block`], for a block whose every transaction has passed
+/// [`check_signatures`](super::check_signatures) already: that part is not repeated.
+pub fn apply_signed_block(
+    genesis: &Genesis,
+    validators: &ValidatorSet,
+    parent: &Parent,
+    block: &Block,
+    view: &dyn StateView,
+) -> Result<Applied, BlockError> {
+    let check: CheckTransaction = |transaction, view, rules| {
+        check_form(transaction, rules)?;
+        check_spending(transaction, view, rules)
+    };
+    apply(genesis, validators, parent, block, view, check)
+}
+
+fn apply(
+    genesis: &Genesis,
+    validators: &ValidatorSet,
+    parent: &Parent,
+    block: &Block,
+    view: &dyn StateView,
+    check: CheckTransaction,
+) -> Result<Applied, BlockError> {
     let header = &block.header;
     let height = header.height;
     check_header(validators, parent, header)?;
@@ -201,7 +230,7 @@ pub fn apply_block(
             expected: root,
         });
     }
-    let mut execution = Execution::new(Rules::of(genesis), view);
+    let mut execution = Execution::new(Rules::of(genesis), view, check);
     for (index, transaction) in block.transactions.iter().enumerate() {
         execution
             .execute(transaction)
@@ -254,7 +283,7 @@ pub fn assemble_block(
         .max_bytes
         .min(genesis.max_block_bytes as usize)
         .saturating_sub(BLOCK_OVERHEAD_BYTES);
-    let mut execution = Execution::new(Rules::of(genesis), view);
+    let mut execution = Execution::new(Rules::of(genesis), view, check_transaction);
     let mut transactions = Vec::new();
     for candidate in draft.candidates {
         let bytes = candidate.encoded_bytes();
@@ -326,9 +355,14 @@ fn transactions_bytes(transactions: &[Transaction]) -> usize {
     transactions.iter().map(Transaction::encoded_bytes).sum()
 }
 
+/// Decides whether a transaction may be applied, and returns its fee.
+type CheckTransaction =
+    fn(&Transaction, &dyn StateView, &Rules) -> Result<Amount, TransactionError>;
+
 /// The changes of a block so far, over the state that it builds on.
 struct Execution<'a> {
     rules: Rules,
+    check: CheckTransaction,
     view: &'a dyn StateView,
     /// Outputs of the view that are spent.
     spent: BTreeMap<OutPoint, TxOutput>,
@@ -350,9 +384,10 @@ impl StateView for Execution<'_> {
 }
 
 impl<'a> Execution<'a> {
-    fn new(rules: Rules, view: &'a dyn StateView) -> Self {
+    fn new(rules: Rules, view: &'a dyn StateView, check: CheckTransaction) -> Self {
         Self {
             rules,
+            check,
             view,
             spent: BTreeMap::new(),
             created: BTreeMap::new(),
@@ -362,7 +397,7 @@ impl<'a> Execution<'a> {
 
     /// Applies a transaction, or changes nothing.
     fn execute(&mut self, transaction: &Transaction) -> Result<(), TransactionError> {
-        let fee = check_transaction(transaction, self, &self.rules)?;
+        let fee = (self.check)(transaction, self, &self.rules)?;
         let fees = self.fees.checked_add(fee);
         self.fees = fees.ok_or(TransactionError::AmountOverflow {
             side: "fees of the block",

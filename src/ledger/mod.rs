@@ -17,7 +17,8 @@ pub mod rules;
 pub(crate) mod fixture;
 
 pub use apply::{
-    Applied, BLOCK_OVERHEAD_BYTES, BlockError, Draft, Parent, apply_block, assemble_block,
+    Applied, BLOCK_OVERHEAD_BYTES, BlockError, Draft, Parent, apply_block, apply_signed_block,
+    assemble_block,
 };
 pub use lthash::LtHash;
 pub use rules::{

@@ -16,6 +16,7 @@ pub mod files;
 pub mod formats;
 pub mod keys;
 mod peers;
+mod reindex;
 mod reload;
 pub mod setup;
 mod tasks;
@@ -40,6 +41,7 @@ use crate::types::MasternodeDirectory;
 pub use environment::NodeEnvironment;
 use files::DataDirLock;
 pub use files::NodeFiles;
+pub use reindex::{Reindexed, reindex};
 pub use reload::ReloadError;
 use reload::Reloader;
 use tasks::Tasks;
@@ -115,6 +117,14 @@ pub enum NodeError {
     /// The chain could not be opened.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// The database could not be built anew.
+    #[error("{path}: {source}; nothing was changed, try again when that is solved")]
+    Reindex {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The network could not start.
     #[error(transparent)]
     Net(#[from] NetError),

@@ -267,10 +267,9 @@ fn commit(transaction: &WriteTransaction, commits: &[BlockCommit]) -> Result<Cha
         .expect("callers commit at least one block")
         .state();
     check_order(transaction, commits)?;
-    for commit in commits {
-        write_block(transaction, commit)?;
-        change_outputs(transaction, &commit.applied.spent, &commit.applied.created)?;
-    }
+    write_blocks(transaction, commits)?;
+    let (spent, created) = net_changes(commits)?;
+    change_outputs(transaction, &spent, &created)?;
     write_state(transaction, &last)?;
     wal::prune(transaction, last.tip.height)?;
     Ok(last)
@@ -301,29 +300,59 @@ fn check_order(transaction: &WriteTransaction, commits: &[BlockCommit]) -> Resul
     Ok(())
 }
 
-fn write_block(transaction: &WriteTransaction, commit: &BlockCommit) -> Result<(), Fault> {
-    let header = &commit.block.header;
-    let height = header.height.0;
-    let transactions: &[Transaction] = &commit.block.transactions;
-    transaction
-        .open_table(HEADERS)?
-        .insert(height, codec::encode(header).as_slice())?;
-    transaction
-        .open_table(BODIES)?
-        .insert(height, codec::encode(transactions).as_slice())?;
-    transaction
-        .open_table(HEIGHTS)?
-        .insert(commit.hash.as_bytes(), height)?;
-    let mut positions = transaction.open_table(TRANSACTIONS)?;
-    for (one, position) in transactions.iter().zip(0u32..) {
-        positions.insert(one.id().as_bytes(), (height, position))?;
+/// Each table is opened once and written in the order of its keys: hashes come in no order of their
+/// own, and the pages of a tree are copied once per transaction however many of their rows change.
+fn write_blocks(transaction: &WriteTransaction, commits: &[BlockCommit]) -> Result<(), Fault> {
+    let mut headers = transaction.open_table(HEADERS)?;
+    let mut bodies = transaction.open_table(BODIES)?;
+    let mut certificates = transaction.open_table(CERTIFICATES)?;
+    let mut hashes = BTreeMap::new();
+    let mut positions = BTreeMap::new();
+    for commit in commits {
+        let height = commit.block.header.height.0;
+        let transactions: &[Transaction] = &commit.block.transactions;
+        headers.insert(height, codec::encode(&commit.block.header).as_slice())?;
+        bodies.insert(height, codec::encode(transactions).as_slice())?;
+        if let Some(certificate) = &commit.certificate {
+            certificates.insert(height, codec::encode(certificate).as_slice())?;
+        }
+        hashes.insert(commit.hash, height);
+        let ids = transactions.iter().map(Transaction::id);
+        positions.extend(
+            ids.zip(0u32..)
+                .map(|(id, position)| (id, (height, position))),
+        );
     }
-    if let Some(certificate) = &commit.certificate {
-        transaction
-            .open_table(CERTIFICATES)?
-            .insert(height, codec::encode(certificate).as_slice())?;
+    let mut heights = transaction.open_table(HEIGHTS)?;
+    for (hash, height) in hashes {
+        heights.insert(hash.as_bytes(), height)?;
+    }
+    let mut table = transaction.open_table(TRANSACTIONS)?;
+    for (id, at) in positions {
+        table.insert(id.as_bytes(), at)?;
     }
     Ok(())
+}
+
+type Outputs = Vec<(OutPoint, TxOutput)>;
+
+/// What consecutive blocks spend of the outputs before them, and what they leave; both ascending.
+fn net_changes(commits: &[BlockCommit]) -> Result<(Outputs, Outputs), Fault> {
+    let mut spent = BTreeMap::new();
+    let mut created = BTreeMap::new();
+    for commit in commits {
+        for (outpoint, output) in &commit.applied.spent {
+            if created.remove(outpoint).is_none() && spent.insert(*outpoint, *output).is_some() {
+                return Err(Fault::missing("outputs", show(outpoint)));
+            }
+        }
+        for (outpoint, output) in &commit.applied.created {
+            if created.insert(*outpoint, *output).is_some() {
+                return Err(made_twice(outpoint));
+            }
+        }
+    }
+    Ok((spent.into_iter().collect(), created.into_iter().collect()))
 }
 
 fn change_outputs(
@@ -332,24 +361,43 @@ fn change_outputs(
     created: &[(OutPoint, TxOutput)],
 ) -> Result<(), Fault> {
     let mut outputs = transaction.open_table(OUTPUTS)?;
-    let mut by_address = transaction.open_table(OUTPUTS_BY_ADDRESS)?;
-    for (outpoint, output) in spent {
-        let was = outputs.remove(&tables::outpoint_key(outpoint))?.is_some();
-        let indexed = by_address.remove(&tables::address_key(&output.address, outpoint))?;
-        if !was || indexed.is_none() {
+    for (outpoint, _) in spent {
+        if outputs.remove(&tables::outpoint_key(outpoint))?.is_none() {
             return Err(Fault::missing("outputs", show(outpoint)));
         }
     }
     for (outpoint, output) in created {
-        let value = codec::encode(output);
         let key = tables::outpoint_key(outpoint);
-        if outputs.insert(&key, value.as_slice())?.is_some() {
-            let detail = "it is made a second time";
-            return Err(Fault::row("outputs", show(outpoint), detail));
+        if outputs
+            .insert(&key, codec::encode(output).as_slice())?
+            .is_some()
+        {
+            return Err(made_twice(outpoint));
         }
-        by_address.insert(&tables::address_key(&output.address, outpoint), ())?;
+    }
+    let mut by_address = transaction.open_table(OUTPUTS_BY_ADDRESS)?;
+    for (key, outpoint) in address_keys(spent) {
+        if by_address.remove(&key)?.is_none() {
+            return Err(Fault::missing("outputs_by_address", show(&outpoint)));
+        }
+    }
+    for (key, _) in address_keys(created) {
+        by_address.insert(&key, ())?;
     }
     Ok(())
+}
+
+/// The keys of `outputs_by_address`, ascending.
+fn address_keys(
+    outputs: &[(OutPoint, TxOutput)],
+) -> BTreeMap<[u8; tables::ADDRESS_OUTPOINT_BYTES], OutPoint> {
+    let keys = outputs.iter();
+    keys.map(|(outpoint, output)| (tables::address_key(&output.address, outpoint), *outpoint))
+        .collect()
+}
+
+fn made_twice(outpoint: &OutPoint) -> Fault {
+    Fault::row("outputs", show(outpoint), "it is made a second time")
 }
 
 fn write_state(transaction: &WriteTransaction, state: &ChainState) -> Result<(), Fault> {

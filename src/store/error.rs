@@ -55,7 +55,8 @@ pub enum StoreError {
     },
     /// The content is not what was written.
     #[error(
-        "{place} is damaged ({detail}): move it away and start again; the chain is fetched from peers"
+        "{place} is damaged ({detail}): start once with \"timed run --reindex\", which keeps the blocks \
+         that prove themselves; the rest is fetched from peers"
     )]
     Damaged {
         /// The database.

@@ -23,6 +23,11 @@
 //!   as an error when a row is read that cannot be what was written, or when the rows of the tip
 //!   contradict each other.
 //!
+//! What the consensus log has promised is never taken back: its transactions are synced in two phases
+//! whatever the file's size. After a crash redb would otherwise answer damage in the newest pages by
+//! going back one transaction, and a masternode would forget what it has signed. For blocks that does
+//! no harm: the one that is lost is fetched again.
+//!
 //! redb may panic on a file that was altered behind its back; every job catches that and reports
 //! [`StoreError::Damaged`].
 
@@ -103,6 +108,14 @@ struct Inner {
 }
 
 impl Store {
+    /// Opens a database whatever its checksums say, to read what can be read.
+    pub(crate) fn open_unchecked(
+        backend: Backend,
+        genesis: Arc<Genesis>,
+    ) -> Result<Self, StoreError> {
+        Self::open_with(backend, genesis, StoreThreads::Inline, 0)
+    }
+
     /// Opens or creates the database of a chain. Refuses one of another genesis, both hashes named.
     /// Blocks while it reads the file.
     pub fn open(
@@ -209,10 +222,28 @@ impl Store {
         work: impl FnOnce(&WriteTransaction) -> Result<T, Fault> + Send + 'static,
         then: impl FnOnce(T) -> U + Send + 'static,
     ) -> Result<U, StoreError> {
+        self.transact(Phases::One, work, then).await
+    }
+
+    /// As [`Store::write`], so that no damage can take the file back to the state before.
+    pub(crate) async fn write_for_good<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.transact(Phases::Two, work, |value| value).await
+    }
+
+    async fn transact<T, U: Send + 'static>(
+        &self,
+        phases: Phases,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Fault> + Send + 'static,
+        then: impl FnOnce(T) -> U + Send + 'static,
+    ) -> Result<U, StoreError> {
         let size = self.inner.size.clone();
         self.run(Lane::Write, move |database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
+            transaction.set_two_phase_commit(phases == Phases::Two);
             transaction.set_quick_repair(size.is_large());
             let value = work(&transaction)?;
             transaction.commit()?;
@@ -236,6 +267,17 @@ impl Store {
             })?;
         result.map_err(|fault| fault.at(&inner.place, inner.genesis_hash))
     }
+}
+
+/// How a transaction is made durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phases {
+    /// Its pages and the header that names them in one sync. When the pages turn out not to be what
+    /// the header says, redb cannot know whether that sync was cut short or the disk has altered
+    /// them since, and goes back to the transaction before.
+    One,
+    /// The header in a second sync: then pages that differ are damage, and the file is refused.
+    Two,
 }
 
 /// Creates the tables of a new database; of an existing one, checks whose it is and writes nothing.

@@ -205,6 +205,44 @@ async fn an_append_is_whole_wherever_the_power_fails() {
     assert_eq!(seen.len(), 2, "the cut hit only one side");
 }
 
+/// A machine that stopped without closing the file, and a page that went bad since.
+#[tokio::test]
+async fn damage_after_a_crash_never_takes_the_log_back() {
+    let disk = Disk::default();
+    let wal = open(&disk).unwrap().wal();
+    let entry = |index: u8| vec![index; 300];
+    for index in 1..=3 {
+        wal.append(Height(1), vec![entry(index)], vec![])
+            .await
+            .unwrap();
+    }
+    let left = disk.after_crash(|_| Fate::Lost).content();
+    let whole = open(&Disk::with(left.clone())).unwrap().wal();
+    let whole = whole.load(Height(1)).await.unwrap();
+    assert_eq!(whole.entries.len(), 3);
+    let newest: Vec<usize> = (0..left.len() - 300)
+        .filter(|at| left[*at..*at + 300] == entry(3))
+        .collect();
+    assert!(!newest.is_empty());
+    let written = (0..left.len()).filter(|at| left[*at] != 0);
+    let written: Vec<usize> = written.collect();
+    let spread = written.iter().step_by(written.len() / 200).copied();
+    let mut refused = 0;
+    for at in newest.into_iter().chain(0..320).chain(spread) {
+        let mut damaged = left.clone();
+        damaged[at] ^= 0x10;
+        let found = match open(&Disk::with(damaged)) {
+            Ok(store) => store.wal().load(Height(1)).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => assert_eq!(found, whole, "the flip at {at} took the log back"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+}
+
 #[tokio::test]
 async fn an_altered_missing_or_moved_log_row_is_found() {
     let body = BlockHash([4; 32]);

@@ -4,6 +4,7 @@
 //! dropped. A job whose caller has gone still runs. Closing lets the queues run empty, then closes
 //! the database.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -199,11 +200,17 @@ fn serve(database: Arc<Database>, queue: &Mutex<mpsc::Receiver<Job>>, alive: mps
 
 /// Closes the database if this was its last user.
 fn close_last(database: Arc<Database>) {
-    if let Some(database) = Arc::into_inner(database)
-        && let Err(error) = database.close()
-    {
-        // Nothing is lost: every commit is durable by itself; the next open repairs the file.
-        tracing::warn!(reason = %error, "the database did not close cleanly");
+    let Some(database) = Arc::into_inner(database) else {
+        return;
+    };
+    // Nothing is lost: every commit is durable by itself; the next open repairs the file.
+    match catch_unwind(AssertUnwindSafe(|| database.close())) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(reason = %error, "the database did not close cleanly");
+        }
+        // On a file that was altered behind its back.
+        Err(_) => tracing::warn!("the database could not be closed: it is damaged"),
     }
 }
 

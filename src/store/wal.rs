@@ -33,7 +33,7 @@ pub struct Wal {
 
 impl Wal {
     /// Appends entries, and the bodies that they name, in one durable transaction. Returns once
-    /// they are durable.
+    /// they are durable, and such that damage cannot undo them unnoticed.
     pub async fn append(
         &self,
         height: Height,
@@ -44,7 +44,7 @@ impl Wal {
             return Ok(());
         }
         self.store
-            .write(move |transaction| append(transaction, height, &entries, &bodies))
+            .write_for_good(move |transaction| append(transaction, height, &entries, &bodies))
             .await
     }
 

@@ -1,4 +1,4 @@
-//! Drives the plan: requests as tasks, one commit at a time, progress for people.
+//! Drives the plan: requests as tasks, commits in order, progress for people.
 //!
 //! The only state here is what runs: tasks and the plan. The loop's branches are events of the plan;
 //! after each, it does what the plan says. Every task reports through one channel of
@@ -14,14 +14,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use super::commits::Commits;
 use super::fetch::{Event, FetchError, Fetcher};
 use super::io::Network;
-use super::plan::{Action, Limits, Plan, RequestId};
+use super::plan::{Action, Failure, Limits, Plan, RequestId};
 use super::report::Report;
 use super::{SyncFailure, SyncStatus};
-use crate::chain::{Chain, ChainError, VerifiedSegment};
+use crate::chain::{Chain, ChainError, CheckedBody, VerifiedSegment};
 use crate::env::Offload;
-use crate::types::{Tip, Transaction};
+use crate::types::{Height, Tip, Transaction};
 
 /// The most reports of tasks that wait for the actor.
 const MAX_REPORTS: usize = 4;
@@ -29,18 +30,14 @@ const MAX_REPORTS: usize = 4;
 /// How often the bytes of requests in flight are looked at.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-type Body = Vec<Transaction>;
-
 /// Fetches and commits.
 pub(super) struct Actor<N> {
-    plan: Plan<Arc<VerifiedSegment>, Body>,
+    plan: Plan<Arc<VerifiedSegment>, CheckedBody>,
     fetcher: Fetcher<N>,
     reports: mpsc::Receiver<(RequestId, Event)>,
     requests: JoinSet<()>,
     running: BTreeMap<RequestId, Running>,
-    /// At most one.
-    commit: JoinSet<Result<Tip, ChainError>>,
-    commit_blocks: u64,
+    commits: Commits,
     report: Report,
 }
 
@@ -63,7 +60,9 @@ impl<N: Network> Actor<N> {
         let tip = chain.tip();
         Self {
             plan: Plan::new(Limits::RECOMMENDED, masternode, (tip.height, tip.hash)),
+            commits: Commits::new(chain.clone()),
             fetcher: Fetcher {
+                rules: chain.rules(),
                 chain,
                 net,
                 offload,
@@ -72,8 +71,6 @@ impl<N: Network> Actor<N> {
             reports,
             requests: JoinSet::new(),
             running: BTreeMap::new(),
-            commit: JoinSet::new(),
-            commit_blocks: 0,
             report: Report::new(status),
         }
     }
@@ -94,7 +91,7 @@ impl<N: Network> Actor<N> {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(()),
-                Some(done) = self.commit.join_next() => self.committed(unwound(done))?,
+                ended = self.commits.ended() => self.committed(ended)?,
                 Some((id, event)) = self.reports.recv() => self.reported(id, event)?,
                 Some(ended) = self.requests.join_next() => task_ended(ended),
                 Ok(()) = tip.changed() => {
@@ -129,7 +126,7 @@ impl<N: Network> Actor<N> {
         }
     }
 
-    fn perform(&mut self, action: Action<Arc<VerifiedSegment>, Body>) {
+    fn perform(&mut self, action: Action<Arc<VerifiedSegment>, CheckedBody>) {
         match action {
             Action::Ask { id, peer, ask } => {
                 let fetch = self.fetcher.clone().fetch(id, peer, ask);
@@ -143,10 +140,8 @@ impl<N: Network> Actor<N> {
                 }
             }
             Action::Commit { segment, bodies } => {
-                self.commit_blocks = bodies.len() as u64;
-                let chain = self.fetcher.chain.clone();
-                self.commit
-                    .spawn(async move { chain.commit_segment(segment, bodies).await });
+                let bodies = bodies.into_iter().map(|(_, body)| body);
+                self.commits.push(segment, bodies.collect());
             }
         }
     }
@@ -163,17 +158,23 @@ impl<N: Network> Actor<N> {
             Event::Headers(segment) => {
                 let last = segment.certificate();
                 let (height, hash) = (last.height, last.block);
-                self.plan.headers(id, height, hash, segment);
+                let empty = segment.empty_bodies().into_iter();
+                let empty = empty.map(|body| (body.height(), body));
+                self.plan.headers(id, height, hash, segment, empty);
             }
-            Event::Body(height, body) => {
-                let bytes = body.iter().map(Transaction::encoded_bytes).sum();
-                self.plan.body(now, id, height, bytes, body);
+            Event::Bodies(bodies) => {
+                for body in bodies {
+                    let transactions = body.transactions().iter();
+                    let bytes = transactions.map(Transaction::encoded_bytes).sum();
+                    self.plan.body(now, id, body.height(), bytes, body);
+                }
             }
             Event::Ended(result) => {
                 self.running.remove(&id);
                 match result {
-                    Ok(()) => self.plan.finished(id),
+                    Ok(()) => self.plan.finished(now, id),
                     Err(FetchError::Fork(fork)) => return Err(fork.into()),
+                    Err(FetchError::Refused(refused)) => self.refused(id, &refused),
                     Err(FetchError::Peer(failure)) => self.plan.failed(now, id, failure),
                 }
             }
@@ -181,26 +182,37 @@ impl<N: Network> Actor<N> {
         Ok(())
     }
 
-    fn committed(&mut self, result: Result<Tip, ChainError>) -> Result<(), SyncFailure> {
-        match result {
-            Ok(tip) => {
-                self.report.synced(self.commit_blocks);
+    fn committed(&mut self, ended: Result<(usize, Tip), ChainError>) -> Result<(), SyncFailure> {
+        match ended {
+            Ok((blocks, tip)) => {
+                self.report.synced(blocks as u64);
                 self.plan.committed(tip.height, tip.hash);
                 Ok(())
             }
             Err(stop @ (ChainError::Store(_) | ChainError::Fork { .. })) => Err(stop.into()),
             Err(refused) => {
-                error!(
-                    height = self.plan.height().next().0,
-                    reason = %refused,
-                    "certified blocks are refused here; is this software older than its peers'?"
-                );
+                tell(self.plan.height(), &refused);
                 self.plan
                     .commit_refused(Instant::now(), refused.to_string());
                 Ok(())
             }
         }
     }
+
+    /// What has arrived is certified, and refused all the same: the request is given up.
+    fn refused(&mut self, id: RequestId, refused: &ChainError) {
+        tell(self.plan.height(), refused);
+        let failure = Failure::Wrong(refused.to_string());
+        self.plan.failed(Instant::now(), id, failure);
+    }
+}
+
+fn tell(tip: Height, refused: &ChainError) {
+    error!(
+        height = tip.next().0,
+        reason = %refused,
+        "certified blocks are refused here; is this software older than its peers'?"
+    );
 }
 
 fn task_ended(ended: Result<(), JoinError>) {
@@ -208,13 +220,5 @@ fn task_ended(ended: Result<(), JoinError>) {
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // Done, or given up.
         Ok(()) | Err(_) => {}
-    }
-}
-
-/// The result of a task that is never aborted.
-fn unwound<T>(joined: Result<T, JoinError>) -> T {
-    match joined {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

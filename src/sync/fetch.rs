@@ -11,12 +11,16 @@ use tokio::sync::{mpsc, watch};
 
 use super::io::{Answer, Network};
 use super::plan::{Ask, Failure, RequestId};
-use crate::chain::{Chain, ChainError, VerifiedSegment};
+use crate::chain::{Chain, ChainError, CheckedBody, Rules, VerifiedSegment};
 use crate::env::Offload;
 use crate::net::SyncError;
-use crate::types::block::transactions_root;
 use crate::types::{BlockHash, BlockHeader, CommitCertificate, Height, PeerIp, Transaction};
 use crate::wire::{SyncRequest, SyncResponse};
+
+/// Bodies are checked together up to so many bytes, or so many of them: one call of a worker thread
+/// for each small body would cost more than its check.
+const CHECKED_BYTES: usize = 32 * 1024;
+const CHECKED_BODIES: usize = 16;
 
 /// What a request reports, in this order; `Ended` is always the last.
 pub(super) enum Event {
@@ -24,8 +28,8 @@ pub(super) enum Event {
     Opened(watch::Receiver<u64>),
     /// Headers and their certificate, verified.
     Headers(Arc<VerifiedSegment>),
-    /// The next body of those asked for.
-    Body(Height, Vec<Transaction>),
+    /// The next bodies of those asked for.
+    Bodies(Vec<CheckedBody>),
     /// It is over.
     Ended(Result<(), FetchError>),
 }
@@ -37,12 +41,15 @@ pub(super) enum FetchError {
     Peer(Failure),
     /// The peer has proved that the network has split: nobody's fault that another peer could heal.
     Fork(ChainError),
+    /// What a certificate covers is refused here, whoever sends it.
+    Refused(ChainError),
 }
 
 /// What all requests share.
 #[derive(Clone)]
 pub(super) struct Fetcher<N> {
     pub chain: Chain,
+    pub rules: Rules,
     pub net: N,
     pub offload: Offload,
     pub events: mpsc::Sender<(RequestId, Event)>,
@@ -140,21 +147,57 @@ impl<N: Network> Fetcher<N> {
     ) -> Result<(), FetchError> {
         let request = SyncRequest::Bodies { first, last };
         let mut exchange = self.open(id, peer, request).await?;
-        let headers = segment.headers().iter();
-        let asked = headers.filter(|header| (first..=last).contains(&header.height));
-        for header in asked {
-            let body = exchange.body(header.height).await?;
-            let root = move || (transactions_root(&body), body);
-            let (got, body) = self.offload.run(root).await;
-            if got != header.transactions_root {
-                return Err(wrong(format!(
-                    "the body of block {} has the root {got}, but its header commits to {}",
-                    header.height, header.transactions_root
-                )));
+        let mut waiting = Unchecked::default();
+        for header in segment.headers() {
+            if (first..=last).contains(&header.height) {
+                let body = exchange.body(header.height).await?;
+                waiting.push(header.height, body);
             }
-            report(&self.events, id, Event::Body(header.height, body)).await;
+            if waiting.bytes >= CHECKED_BYTES || waiting.bodies.len() >= CHECKED_BODIES {
+                self.check(id, &segment, std::mem::take(&mut waiting))
+                    .await?;
+            }
         }
-        exchange.end().await
+        exchange.end().await?;
+        self.check(id, &segment, waiting).await
+    }
+
+    async fn check(
+        &self,
+        id: RequestId,
+        segment: &Arc<VerifiedSegment>,
+        waiting: Unchecked,
+    ) -> Result<(), FetchError> {
+        if waiting.bodies.is_empty() {
+            return Ok(());
+        }
+        let (segment, rules) = (segment.clone(), self.rules);
+        let check = move || -> Result<Vec<CheckedBody>, ChainError> {
+            let bodies = waiting.bodies.into_iter();
+            bodies
+                .map(|(height, body)| segment.check_body(height, body, &rules))
+                .collect()
+        };
+        let checked = self.offload.run(check).await.map_err(|error| match error {
+            ChainError::Body { .. } => wrong(error.to_string()),
+            error => FetchError::Refused(error),
+        })?;
+        report(&self.events, id, Event::Bodies(checked)).await;
+        Ok(())
+    }
+}
+
+/// Bodies that have arrived and are checked together.
+#[derive(Default)]
+struct Unchecked {
+    bodies: Vec<(Height, Vec<Transaction>)>,
+    bytes: usize,
+}
+
+impl Unchecked {
+    fn push(&mut self, height: Height, body: Vec<Transaction>) {
+        self.bytes += body.iter().map(Transaction::encoded_bytes).sum::<usize>();
+        self.bodies.push((height, body));
     }
 }
 

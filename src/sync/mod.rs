@@ -1,13 +1,14 @@
 //! Block sync: brings a node that is behind to its peers' tip, and serves those that are.
 //!
 //! Flow: [`plan`] says what to ask of whom; [`actor`] runs each request as a task of [`fetch`], which
-//! checks every frame; what is verified is committed through [`Chain`] in height order. [`server`]
-//! answers peers. Nothing is committed that a verified certificate does not cover, and nothing is
+//! checks every frame; what is verified is executed and committed in height order by [`commits`].
+//! [`server`] answers peers. Nothing is committed that a verified certificate does not cover, and nothing is
 //! asked for that could be derived as held.
 //!
 //! Memory is bounded by [`plan::Limits`] for what is fetched and by [`server`] for what is served.
 
 mod actor;
+mod commits;
 mod fetch;
 mod io;
 mod plan;

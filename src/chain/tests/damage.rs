@@ -78,7 +78,7 @@ async fn damage_gives_a_sentence_and_never_other_content() {
             .await
             .unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains("move it away"), "{error}");
+        assert!(error.to_string().contains("--reindex"), "{error}");
     }
 
     // A single flip may lie in a page that is no longer used; then nothing else may change.

@@ -16,6 +16,9 @@ const WARNING_CLOCK_MS: i64 = 2_000;
 /// A fresh block may be this far ahead of the receiver's clock; beyond, it is held back.
 const FAULT_CLOCK_MS: i64 = 10_000;
 
+/// How many silent masternodes are waited for at a time.
+const PROBES_AT_A_TIME: usize = 32;
+
 /// What a running node says.
 pub(super) struct Running {
     network: Value,
@@ -226,11 +229,21 @@ fn check_masternodes(known: &Known, running: Option<&Running>, findings: &mut Ve
     let Some(directory) = &known.directory else {
         return;
     };
-    for (index, record) in directory.records() {
-        if Some(index) == known.own {
-            continue;
-        }
-        findings.push(masternode(known, running, record));
+    let others = directory
+        .records()
+        .filter(|(index, _)| Some(*index) != known.own);
+    let others: Vec<&MasternodeRecord> = others.map(|(_, record)| record).collect();
+    for some in others.chunks(PROBES_AT_A_TIME) {
+        std::thread::scope(|scope| {
+            let ask = |record| scope.spawn(move || masternode(known, running, record));
+            let asked: Vec<_> = some.iter().map(|record| ask(*record)).collect();
+            for one in asked {
+                match one.join() {
+                    Ok(finding) => findings.push(finding),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
     }
 }
 

@@ -10,8 +10,10 @@ const ALL: [usize; 4] = [0, 1, 2, 3];
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lost {
     Nothing,
-    /// The log, but not `consensus.state`.
+    /// The log, but not `consensus.state`: as after `--reindex`.
     Log,
+    /// The whole database, but not `consensus.state`: the chain is synced again.
+    Database,
     /// Both, and the operator forces it to sign.
     EverythingForced,
 }
@@ -55,12 +57,15 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
     // Whatever the others have decided meanwhile, sync brings: after the log, if there is one, has
     // been replayed.
     let best = ALL.into_iter().max_by_key(|node| world.height(*node));
-    if lost == Lost::Nothing {
-        world.start(crashing).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let best = best.unwrap();
+    let sync_comes_later = matches!(lost, Lost::Nothing | Lost::Database);
+    if lost == Lost::Database {
+        let node = &world.nodes[crashing];
+        *node.ports.disk.lock().unwrap() = Disk::default();
+        node.ports.tip.send_replace(genesis_tip(&world.genesis));
     }
-    world.give_blocks(best.unwrap(), crashing);
-    if lost != Lost::Nothing {
+    if !sync_comes_later {
+        world.give_blocks(best, crashing);
         let mut disk = world.nodes[crashing].ports.disk.lock().unwrap();
         disk.logs.clear();
     }
@@ -68,8 +73,10 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         world.nodes[crashing].state = FileInMemory::default();
         world.nodes[crashing].unsafe_sign = true;
     }
-    if lost != Lost::Nothing {
-        world.start(crashing).await;
+    world.start(crashing).await;
+    if sync_comes_later {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.give_blocks(best, crashing);
     }
     let goal = world.height(0).max(world.height(crashing)) + 3;
     world.reach(&ALL, goal, 120).await;
@@ -109,6 +116,13 @@ async fn no_crash_makes_a_node_sign_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_log_keeps_a_node_from_signing_at_its_height_only() {
     let (crashes, double_signed) = matrix(&[1, 1, 1, 1], 2, Lost::Log, 3).await;
+    assert!(crashes > 15, "{crashes} crashes");
+    assert_eq!(double_signed, 0, "in {crashes} crashes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_destroyed_in_the_middle_of_a_height_leads_to_no_second_signature() {
+    let (crashes, double_signed) = matrix(&[1, 1, 1, 1], 2, Lost::Database, 3).await;
     assert!(crashes > 15, "{crashes} crashes");
     assert_eq!(double_signed, 0, "in {crashes} crashes");
 }

@@ -15,8 +15,11 @@ impl<S: Clone, B> Plan<S, B> {
         self.drop_needless(now);
         let dropped = std::mem::take(&mut self.dropped);
         let mut actions: Vec<_> = dropped.into_iter().map(Action::Cancel).collect();
-        actions.extend(self.next_commit());
+        while let Some(commit) = self.next_commit() {
+            actions.push(commit);
+        }
         actions.extend(self.ask_headers(now));
+        actions.extend(self.outpace(now));
         self.ask_bodies(now, &mut actions);
         actions
     }
@@ -25,7 +28,9 @@ impl<S: Clone, B> Plan<S, B> {
     pub(in crate::sync) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let limits = &self.limits;
         let waiting = self.requests.values().flat_map(|request| {
-            [limits.hedge_after, limits.stall_after].map(|delay| request.progress_at + delay)
+            let stalled = request.progress_at + limits.stall_after;
+            let outpaced = request.asked_at + limits.outpace_after;
+            [self.hedged_at(request), stalled, outpaced]
         });
         let head_start = self
             .behind_since
@@ -65,7 +70,7 @@ impl<S: Clone, B> Plan<S, B> {
                 continue;
             };
             self.dropped.push(id);
-            if !self.is_fresh(now, &request) {
+            if now >= request.progress_at + self.limits.hedge_after {
                 let waited = now.duration_since(request.progress_at).as_secs();
                 let reason = format!("no progress for {waited} s while another peer answered");
                 let failure = Failure::Stalled(reason);
@@ -97,26 +102,35 @@ impl<S: Clone, B> Plan<S, B> {
     // Committing.
 
     fn next_commit(&mut self) -> Option<Action<S, B>> {
-        if self.committing.is_some() {
+        if self.committing.len() >= self.limits.commits {
             return None;
         }
-        let segment = self.segments.front()?;
-        let (mut bodies, mut bytes) = (Vec::new(), 0);
-        let mut height = self.tip.0.next();
-        while height <= segment.last && bodies.len() < self.limits.commit_blocks {
-            let Some(more) = self.held.bytes_at(height) else {
+        let first = self.first_open();
+        let segment = self.segments.iter().find(|one| one.last >= first)?;
+        let (mut bytes, mut end, mut is_full) = (0, first, false);
+        while end <= segment.last {
+            let Some(more) = self.held.bytes_at(end) else {
                 break;
             };
-            if !bodies.is_empty() && bytes + more > self.limits.commit_bytes {
+            let blocks = (end.0 - first.0) as usize;
+            let too_many = blocks >= self.limits.commit_blocks;
+            is_full = too_many || (blocks > 0 && bytes + more > self.limits.commit_bytes);
+            if is_full {
                 break;
             }
             bytes += more;
-            bodies.extend(self.held.remove(height).map(|body| (height, body)));
-            height = height.next();
+            end = end.next();
         }
-        let last = bodies.last()?.0;
-        self.committing = Some(Committing { last, bytes });
+        // While another commit runs, a small one gains nothing by waiting behind it.
+        if end == first || !(self.committing.is_empty() || is_full || end > segment.last) {
+            return None;
+        }
         let segment = segment.cargo.clone();
+        let heights = (first.0..end.0).map(Height);
+        let bodies = heights.filter_map(|height| Some((height, self.held.remove(height)?)));
+        let bodies = bodies.collect();
+        let last = end.previous();
+        self.committing.push_back(Committing { last, bytes });
         Some(Action::Commit { segment, bodies })
     }
 
@@ -170,7 +184,14 @@ impl<S: Clone, B> Plan<S, B> {
 
     fn ask_bodies(&mut self, now: Instant, actions: &mut Vec<Action<S, B>>) {
         let mut height = self.first_open();
+        if self.choose(now, height, &[]).is_none() {
+            return;
+        }
         while height <= self.known_end() {
+            if let Some(last) = self.delivered_to(now, height) {
+                height = last.next();
+                continue;
+            }
             let Some(waiting_for) = self.open_to(now, height) else {
                 height = height.next();
                 continue;
@@ -191,7 +212,7 @@ impl<S: Clone, B> Plan<S, B> {
                 return;
             };
             let cargo = segment.cargo.clone();
-            let most = self.range_blocks().min(room.max(1));
+            let most = self.range_blocks(peer.ip).min(room.max(1));
             let end = segment.last.min(peer.tip).min(Height(height.0 + most - 1));
             let last = self.open_range(now, height, end, peer.ip);
             let id = self.add_request(now, peer.ip, Kind::Bodies, height, last);
@@ -206,6 +227,15 @@ impl<S: Clone, B> Plan<S, B> {
             });
             height = last.next();
         }
+    }
+
+    /// The end of a range that holds this height and is being delivered.
+    fn delivered_to(&self, now: Instant, height: Height) -> Option<Height> {
+        let requests = self.requests.values().filter(|request| {
+            let covers = request.next <= height && height <= request.last;
+            request.kind == Kind::Bodies && covers && self.is_fresh(now, request)
+        });
+        requests.map(|request| request.last).max()
     }
 
     /// How far the bodies from `first` on may be asked of a peer without a gap.
@@ -239,7 +269,63 @@ impl<S: Clone, B> Plan<S, B> {
     }
 
     fn is_fresh(&self, now: Instant, request: &InFlight) -> bool {
-        now < request.progress_at + self.limits.hedge_after
+        now < self.hedged_at(request)
+    }
+
+    fn hedged_at(&self, request: &InFlight) -> Instant {
+        request.progress_at
+            + match request.kind {
+                Kind::Headers => self.limits.hedge_headers_after,
+                Kind::Bodies => self.limits.hedge_after,
+            }
+    }
+
+    /// Nothing can be committed before the oldest missing body has arrived: when its peer delivers,
+    /// but another would have done so in half the time, that one is asked as well.
+    fn outpace(&mut self, now: Instant) -> Option<Action<S, B>> {
+        let first = self.first_open();
+        if !self.committing.is_empty() || !self.is_missing(first) {
+            return None;
+        }
+        let covering = |height: Height| {
+            let requests = self.requests.values();
+            requests.filter(move |request| {
+                let covers = request.next <= height && height <= request.last;
+                request.kind == Kind::Bodies && covers
+            })
+        };
+        let mut of_first = covering(first);
+        let (Some(slow), None) = (of_first.next(), of_first.next()) else {
+            return None;
+        };
+        if now < slow.asked_at + self.limits.outpace_after || !self.is_fresh(now, slow) {
+            return None;
+        }
+        let faster = self.choose(now, first, &[slow.peer])?;
+        let twice = 2.0 * slow.rate(now);
+        if self.peers.rate(faster.ip).is_none_or(|rate| rate < twice) {
+            return None;
+        }
+        let segment = self.segments.iter().find(|one| one.last >= first)?;
+        let cargo = segment.cargo.clone();
+        let most = self.range_blocks(faster.ip);
+        let end = slow.last.min(segment.last).min(faster.tip);
+        let end = end.min(Height(first.0 + most - 1));
+        let mut last = first;
+        // What others have been asked for as well is theirs.
+        while last < end && self.is_missing(last.next()) && covering(last.next()).count() == 1 {
+            last = last.next();
+        }
+        let id = self.add_request(now, faster.ip, Kind::Bodies, first, last);
+        Some(Action::Ask {
+            id,
+            peer: faster.ip,
+            ask: Ask::Bodies {
+                first,
+                last,
+                segment: cargo,
+            },
+        })
     }
 
     /// How many more bodies may be asked for, at the weight that they have had of late.
@@ -255,9 +341,14 @@ impl<S: Clone, B> Plan<S, B> {
         ((free / self.body_estimate) as u64).saturating_sub(expected)
     }
 
-    fn range_blocks(&self) -> u64 {
-        let fitting = (self.limits.range_bytes / self.body_estimate) as u64;
-        fitting.clamp(1, self.limits.range_blocks)
+    /// As many as the peer delivers in [`Limits::range_time`](super::Limits::range_time).
+    fn range_blocks(&self, peer: PeerIp) -> u64 {
+        let limits = &self.limits;
+        let measured = self.peers.rate(peer).unwrap_or_default();
+        let bytes = (measured * limits.range_time.as_secs_f64()) as usize;
+        let bytes = bytes.clamp(limits.first_range_bytes, limits.range_bytes);
+        let fitting = (bytes / self.body_estimate) as u64;
+        fitting.clamp(1, limits.range_blocks)
     }
 
     fn choose(&self, now: Instant, height: Height, except: &[PeerIp]) -> Option<super::PeerView> {
@@ -287,6 +378,8 @@ impl<S: Clone, B> Plan<S, B> {
             kind,
             next: first,
             last,
+            bytes: 0,
+            asked_at: now,
             progress_at: now,
             counted_bytes: 0,
         };

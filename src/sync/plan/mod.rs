@@ -6,8 +6,10 @@
 //!
 //! # Flow
 //! Headers of one segment and the certificate of their last one are asked of one peer; once they are
-//! verified, their bodies are asked in ranges of several peers; bodies are committed in order. While
-//! the bodies of a segment arrive, the headers of one more may be fetched.
+//! verified, their bodies are asked in ranges of several peers, except those of blocks without
+//! transactions, which follow from the header. Bodies are committed in order. While the bodies of a
+//! segment arrive, the headers of the next [`MAX_SEGMENTS`] are fetched. A range is as large as its
+//! peer delivers in [`Limits::range_time`], by what was measured of it.
 //!
 //! # Limits
 //! See [`Limits`]. When held bodies exceed their bytes, those furthest ahead are dropped and asked
@@ -15,8 +17,11 @@
 //!
 //! # Peers that do not deliver
 //! * Progress is a body, or [`Limits::progress_bytes`]: a few bytes now and then are none.
-//! * A request without progress for [`Limits::hedge_after`] no longer covers its heights: one more
-//!   peer is asked for them, and whoever is second loses its request.
+//! * A request without progress for [`Limits::hedge_after`], or [`Limits::hedge_headers_after`], no
+//!   longer covers its heights: one more peer is asked for them, and whoever is second loses its
+//!   request.
+//! * When nothing can be committed because the oldest missing range comes from a slow peer, a faster
+//!   one is asked for it too. That one did not stop, so it is not set aside.
 //! * Without progress for [`Limits::stall_after`] a request is given up.
 //! * A peer that was given up, outrun, or wrong is set aside for a delay that doubles with each
 //!   failure. A peer that says that it does not hold the heights is set aside too, but not blamed.
@@ -43,11 +48,14 @@ use peers::Peers;
 /// Names a request for as long as it is in flight.
 pub(super) type RequestId = u64;
 
-/// The most segments held: the one whose bodies arrive, and the next.
-const MAX_SEGMENTS: usize = 2;
+/// The most segments held: those whose bodies arrive, and the next. 256 headers are 45 kB.
+const MAX_SEGMENTS: usize = 8;
 
 /// What a body is expected to weigh before any has arrived.
 const FIRST_BODY_ESTIMATE: usize = 16 * 1024;
+
+/// What a body without transactions takes in memory, about.
+const EMPTY_BODY_BYTES: usize = 64;
 
 /// A connected peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +82,7 @@ pub(super) enum Action<S, B> {
     },
     /// Give a request up; no event for it matters any more.
     Cancel(RequestId),
-    /// Commit these blocks: one commit at a time.
+    /// Commit these blocks, after those of the actions before.
     Commit {
         /// The segment that holds them.
         segment: S,
@@ -129,7 +137,8 @@ pub(super) struct Plan<S, B> {
     segments: VecDeque<Segment<S>>,
     /// Bodies of the segments, above the tip.
     held: HeldBodies<B>,
-    committing: Option<Committing>,
+    /// In order; at most [`Limits::commits`].
+    committing: VecDeque<Committing>,
     requests: BTreeMap<RequestId, InFlight>,
     next_id: RequestId,
     /// What a body weighs: the largest of late; never 0.
@@ -159,9 +168,20 @@ struct InFlight {
     /// The lowest height that has not arrived.
     next: Height,
     last: Height,
+    /// Bytes of the bodies that have arrived.
+    bytes: usize,
+    asked_at: Instant,
     progress_at: Instant,
     /// The bytes received when they last were progress.
     counted_bytes: u64,
+}
+
+impl InFlight {
+    /// Bytes of bodies a second so far.
+    fn rate(&self, now: Instant) -> f64 {
+        let seconds = now.duration_since(self.asked_at).as_secs_f64();
+        self.bytes as f64 / seconds.max(0.001)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -180,7 +200,7 @@ impl<S: Clone, B> Plan<S, B> {
             peers: Peers::default(),
             segments: VecDeque::new(),
             held: HeldBodies::new(),
-            committing: None,
+            committing: VecDeque::new(),
             requests: BTreeMap::new(),
             next_id: 1,
             body_estimate: FIRST_BODY_ESTIMATE,
@@ -223,7 +243,15 @@ impl<S: Clone, B> Plan<S, B> {
     }
 
     /// Headers have arrived and are verified: up to `last`, linked to the parent that was asked for.
-    pub(super) fn headers(&mut self, id: RequestId, last: Height, last_hash: BlockHash, cargo: S) {
+    /// `empty` are the bodies that follow from them.
+    pub(super) fn headers(
+        &mut self,
+        id: RequestId,
+        last: Height,
+        last_hash: BlockHash,
+        cargo: S,
+        empty: impl IntoIterator<Item = (Height, B)>,
+    ) {
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
@@ -237,6 +265,11 @@ impl<S: Clone, B> Plan<S, B> {
                 source: request.peer,
                 cargo,
             });
+            for (height, body) in empty {
+                if self.is_missing(height) {
+                    self.held.insert(height, EMPTY_BODY_BYTES, body);
+                }
+            }
         }
     }
 
@@ -254,6 +287,7 @@ impl<S: Clone, B> Plan<S, B> {
         };
         request.next = height.next();
         request.progress_at = now;
+        request.bytes += bytes;
         self.body_estimate = bytes.max(self.body_estimate * 15 / 16).max(1);
         if self.is_missing(height) {
             self.held.insert(height, bytes, cargo);
@@ -262,8 +296,9 @@ impl<S: Clone, B> Plan<S, B> {
     }
 
     /// A request for bodies has delivered all of them.
-    pub(super) fn finished(&mut self, id: RequestId) {
+    pub(super) fn finished(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.requests.remove(&id) {
+            self.peers.measured(request.peer, request.rate(now));
             self.peers.succeeded(request.peer);
         }
     }
@@ -276,16 +311,16 @@ impl<S: Clone, B> Plan<S, B> {
         }
     }
 
-    /// The commit has ended; the tip that it led to.
+    /// The oldest commit has ended; the tip that it led to.
     pub(super) fn committed(&mut self, height: Height, hash: BlockHash) {
-        self.committing = None;
+        self.committing.pop_front();
         self.set_tip(height, hash);
     }
 
-    /// The chain has refused blocks although their certificate holds. Everything above the tip is
-    /// fetched anew, of another peer first.
+    /// The chain has refused blocks although their certificate holds, and no commit is left. All
+    /// that is above the tip is fetched anew, of another peer first.
     pub(super) fn commit_refused(&mut self, now: Instant, detail: String) {
-        self.committing = None;
+        self.committing.clear();
         self.held.clear();
         self.drop_requests(|_| true);
         let source = self.segments.front().map(|segment| segment.source);
@@ -309,7 +344,7 @@ impl<S: Clone, B> Plan<S, B> {
 
     /// Whether anything is being fetched or committed.
     pub(super) fn is_busy(&self) -> bool {
-        !self.requests.is_empty() || !self.segments.is_empty() || self.committing.is_some()
+        !self.requests.is_empty() || !self.segments.is_empty() || !self.committing.is_empty()
     }
 
     /// Who is being asked, ascending.
@@ -343,7 +378,7 @@ impl<S: Clone, B> Plan<S, B> {
 
     /// The first height that is neither final nor being committed.
     fn first_open(&self) -> Height {
-        let committing = self.committing.as_ref().map(|one| one.last);
+        let committing = self.committing.back().map(|one| one.last);
         self.tip.0.max(committing.unwrap_or_default()).next()
     }
 
@@ -353,8 +388,8 @@ impl<S: Clone, B> Plan<S, B> {
 
     /// Bytes of the bodies held and being committed.
     fn bytes_held(&self) -> usize {
-        let committing = self.committing.as_ref().map_or(0, |one| one.bytes);
-        self.held.bytes() + committing
+        let committing = self.committing.iter().map(|one| one.bytes);
+        self.held.bytes() + committing.sum::<usize>()
     }
 
     /// Drops held bodies from the top while they exceed their bytes, and the requests above them.

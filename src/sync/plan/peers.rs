@@ -10,6 +10,9 @@ use crate::types::{Height, PeerIp};
 /// The most peers whose failures are remembered.
 const MAX_STANDINGS: usize = 1_024;
 
+/// A peer is slow when the best one delivers more than so many times as much.
+const SLOW_FACTOR: f64 = 4.0;
+
 /// The most entries of [`Peers::replaced`].
 const MAX_REPLACED: usize = 20;
 
@@ -31,6 +34,8 @@ struct Standing {
     /// The failure may have been the connection's own: a new one lifts it.
     lifted_by_reconnect: bool,
     last_asked: RequestId,
+    /// Bytes of bodies a second in one request, of late.
+    rate: Option<f64>,
 }
 
 impl Standing {
@@ -85,7 +90,8 @@ impl Peers {
     }
 
     /// The best of the usable peers for a height, by the number of requests in flight to each: the
-    /// most reliable, then the least busy, then the one not asked for longest.
+    /// most reliable, then those that are not slow, then the least busy, then the one not asked for
+    /// longest.
     pub(super) fn choose(
         &self,
         now: Instant,
@@ -94,6 +100,8 @@ impl Peers {
         most_requests: usize,
         in_flight: impl Fn(PeerIp) -> usize,
     ) -> Option<PeerView> {
+        let rates = self.usable(now).filter_map(|peer| self.rate(peer.ip));
+        let best = rates.fold(0.0, f64::max);
         self.usable(now)
             .filter(|peer| peer.tip >= height && !except.contains(&peer.ip))
             .map(|peer| (peer, in_flight(peer.ip)))
@@ -101,9 +109,23 @@ impl Peers {
             .min_by_key(|(peer, busy)| {
                 let standing = self.standings.get(&peer.ip).copied().unwrap_or_default();
                 let failures = standing.failures.saturating_add(standing.not_held);
-                (failures, *busy, standing.last_asked, peer.ip)
+                let is_slow = standing.rate.is_some_and(|rate| rate * SLOW_FACTOR < best);
+                (failures, is_slow, *busy, standing.last_asked, peer.ip)
             })
             .map(|(peer, _)| *peer)
+    }
+
+    /// A request for bodies was delivered at so many bytes a second.
+    pub(super) fn measured(&mut self, peer: PeerIp, rate: f64) {
+        let rate = rate.max(1.0);
+        if let Some(standing) = self.standings.get_mut(&peer) {
+            standing.rate = Some(standing.rate.map_or(rate, |old| (old + rate) / 2.0));
+        }
+    }
+
+    /// Bytes of bodies a second in one request of late; `None` before the first.
+    pub(super) fn rate(&self, peer: PeerIp) -> Option<f64> {
+        self.standings.get(&peer)?.rate
     }
 
     /// A request goes to a peer.

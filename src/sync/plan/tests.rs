@@ -80,6 +80,7 @@ struct Asked {
     headers: bool,
     next: u64,
     last: u64,
+    asked_at: Instant,
     progress_at: Instant,
 }
 
@@ -89,13 +90,14 @@ struct World {
     natures: BTreeMap<PeerIp, Nature>,
     truth: u64,
     body_bytes: fn(u64) -> usize,
+    is_empty: fn(u64) -> bool,
     now: Instant,
     start: Instant,
     boasts: u64,
     queue: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
     in_flight: BTreeMap<RequestId, Asked>,
-    committing: bool,
+    committing: VecDeque<u64>,
     tip: u64,
     times_asked: BTreeMap<u64, u32>,
     asks: usize,
@@ -123,13 +125,14 @@ impl World {
             natures,
             truth,
             body_bytes: |_| 1_000,
+            is_empty: |_| false,
             now: start,
             start,
             boasts: 0,
             queue: BTreeMap::new(),
             sequence: 0,
             in_flight: BTreeMap::new(),
-            committing: false,
+            committing: VecDeque::new(),
             tip: 0,
             times_asked: BTreeMap::new(),
             asks: 0,
@@ -197,15 +200,18 @@ impl World {
                 self.in_flight.remove(&id);
             }
             Action::Commit { segment, bodies } => {
-                assert!(!self.committing, "one commit at a time");
-                self.committing = true;
-                for ((height, body), expected) in bodies.iter().zip(self.tip + 1..) {
+                assert!(self.committing.len() < self.limits.commits);
+                let open = self.committing.back().copied().unwrap_or(self.tip);
+                for ((height, body), expected) in bodies.iter().zip(open.max(self.tip) + 1..) {
                     assert_eq!((height.0, *body), (expected, expected));
                     assert!(height.0 <= segment);
                 }
                 assert!(bodies.len() <= self.limits.commit_blocks);
                 let last = bodies.last().expect("never an empty commit").0.0;
-                self.after(7, Event::Committed { last });
+                // One at a time, in order.
+                let before = self.committing.len() as u64;
+                self.committing.push_back(last);
+                self.after(7 * (before + 1), Event::Committed { last });
             }
         }
     }
@@ -238,13 +244,13 @@ impl World {
                 *self.times_asked.entry(height).or_default() += 1;
             }
         }
-        let progress_at = self.now;
         let asked = Asked {
             peer,
             headers,
             next: first,
             last,
-            progress_at,
+            asked_at: self.now,
+            progress_at: self.now,
         };
         self.in_flight.insert(id, asked);
         self.answer(id, peer, headers, first, last);
@@ -258,7 +264,11 @@ impl World {
             .filter(|one| one.headers == headers && one.next <= last && first <= one.last)
             .collect();
         for one in &same {
-            assert!(self.now >= one.progress_at + self.limits.hedge_after);
+            let (limits, now) = (&self.limits, self.now);
+            let stalled = now >= one.progress_at + limits.hedge_after;
+            let headers_stalled = headers && now >= one.progress_at + limits.hedge_headers_after;
+            let outpaced = !headers && now >= one.asked_at + limits.outpace_after;
+            assert!(stalled || headers_stalled || outpaced);
         }
         for height in first..=last {
             let also = same
@@ -311,8 +321,14 @@ impl World {
         let now = self.now;
         match event {
             Event::Headers { id, last } => {
-                self.in_flight.remove(&id);
-                self.plan.headers(id, Height(last), hash_of(last), last);
+                let first = self
+                    .in_flight
+                    .remove(&id)
+                    .map_or(last + 1, |asked| asked.next);
+                let empty = (first..=last).filter(|height| (self.is_empty)(*height));
+                let empty: Vec<_> = empty.map(|height| (Height(height), height)).collect();
+                self.plan
+                    .headers(id, Height(last), hash_of(last), last, empty);
             }
             Event::Body { id, height } => {
                 if let Some(asked) = self.in_flight.get_mut(&id) {
@@ -324,7 +340,7 @@ impl World {
             }
             Event::Finished { id } => {
                 self.in_flight.remove(&id);
-                self.plan.finished(id);
+                self.plan.finished(now, id);
             }
             Event::Failed { id, failure } => {
                 self.in_flight.remove(&id);
@@ -338,7 +354,7 @@ impl World {
                 }
             }
             Event::Committed { last } => {
-                self.committing = false;
+                self.committing.pop_front();
                 self.tip = self.tip.max(last);
                 self.plan.committed(Height(self.tip), hash_of(self.tip));
             }
@@ -476,7 +492,7 @@ fn blocks_that_consensus_commits_meanwhile_are_not_fetched() {
         world.after(ms, Event::Live);
     }
     world.run_to(40, MINUTE);
-    assert!(!world.plan.is_busy() || world.committing);
+    assert!(!world.plan.is_busy() || !world.committing.is_empty());
     world.plan.actions(world.now);
     assert!(world.plan.requests.is_empty());
 }

@@ -355,7 +355,7 @@ async fn a_peer_that_answers_wrong_is_set_aside_with_its_reason() {
     let source = grown(&test, 70).await;
     let cases: [(Twist, &str); 4] = [
         (unsigned, "power 1 of 3 is not enough"),
-        (tampered, "but its header commits to"),
+        (tampered, "but the header commits to"),
         (
             shifted,
             "69 headers from height 2 on for a request of 1 to 256",

@@ -1,0 +1,220 @@
+//! Peers that serve a chain over real connections: honest ones, and three that are of no use.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use timed::chain::Chain;
+use timed::env::{Entropy, FileInMemory, Offload, SystemClock, WallClock};
+use timed::net::{
+    Identity, Inbound, NetConfig, NetEnvironment, NetHandle, NetTiming, Runtime, SyncServe,
+    TokioRuntime, TransactionsEvent, bind_udp,
+};
+use timed::sync::{self, SyncParts};
+use timed::types::{Height, MasternodeDirectory, PeerIp};
+use timed::wire::{Role, SyncRequest, SyncResponse};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How a peer answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conduct {
+    /// By the real server.
+    Honest,
+    /// Takes every request and sends nothing.
+    Stalls,
+    /// Sends what is right, one frame in so long.
+    Slow(Duration),
+    /// Sends certificates without signatures and bodies with other amounts.
+    Lies,
+}
+
+/// A running peer.
+pub struct Peer {
+    pub address: SocketAddr,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+    /// Nothing is sent on it; its end would end the network.
+    _transactions: mpsc::Receiver<TransactionsEvent>,
+}
+
+impl Peer {
+    pub fn start(
+        chain: &Chain,
+        address: SocketAddr,
+        conduct: Conduct,
+        timing: NetTiming,
+    ) -> Result<Self> {
+        let (transactions, transactions_out) = mpsc::channel(16);
+        let (requests, serve) = mpsc::channel(16);
+        let inbound = Inbound {
+            consensus: None,
+            transactions,
+            sync: requests,
+        };
+        let cancel = CancellationToken::new();
+        let (net, network) = timed::net::start(
+            config(chain, address, timing),
+            identity(address)?,
+            MasternodeDirectory::new(chain.genesis(), [])?,
+            environment(address)?,
+            inbound,
+            chain.watch_tip(),
+            cancel.clone(),
+        )?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {
+            network
+                .await
+                .expect("the peer's network runs until it is stopped")
+        });
+        match conduct {
+            Conduct::Honest => tasks.spawn(honest(chain.clone(), net, serve, cancel.clone())),
+            conduct => tasks.spawn(misbehave(chain.clone(), net, serve, conduct)),
+        };
+        Ok(Self {
+            address,
+            cancel,
+            tasks,
+            _transactions: transactions_out,
+        })
+    }
+
+    pub async fn stop(mut self) {
+        self.cancel.cancel();
+        // Those that misbehave do not hear of it.
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+fn config(chain: &Chain, address: SocketAddr, timing: NetTiming) -> NetConfig {
+    NetConfig {
+        network: chain.genesis().network,
+        genesis: chain.genesis_hash(),
+        role: Role::Full,
+        own_masternode: None,
+        own_ip: Some(PeerIp::from(address)),
+        listen_port: address.port(),
+        configured_peers: Vec::new(),
+        earlier_peers: Vec::new(),
+        bans: Vec::new(),
+        accept_unpinned: true,
+        max_unpinned: 8,
+        agent: "timed/bench".into(),
+        timing,
+    }
+}
+
+pub fn identity(address: SocketAddr) -> Result<Identity> {
+    let secret = *blake3::hash(address.to_string().as_bytes()).as_bytes();
+    let now_ms = SystemClock.now_ms();
+    Ok(Identity::create(&secret, address.into(), "bench", now_ms)?)
+}
+
+fn environment(address: SocketAddr) -> Result<NetEnvironment> {
+    let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+    Ok(NetEnvironment {
+        socket: bind_udp(address, &*runtime)?,
+        runtime,
+        clock: Arc::new(SystemClock),
+        entropy: Entropy::from_os()?,
+        pins: Arc::new(FileInMemory::default()),
+        offload: Offload::Threads,
+    })
+}
+
+async fn honest(
+    chain: Chain,
+    net: NetHandle,
+    serve: mpsc::Receiver<SyncServe>,
+    cancel: CancellationToken,
+) {
+    let parts = SyncParts {
+        chain,
+        net,
+        serve,
+        masternode: false,
+        offload: Offload::Threads,
+    };
+    let (_handle, serving) = sync::start(parts, cancel);
+    serving.await.expect("the peer's chain can be read");
+}
+
+/// Keeps `net`: its last handle would end the network.
+async fn misbehave(
+    chain: Chain,
+    _net: NetHandle,
+    mut serve: mpsc::Receiver<SyncServe>,
+    conduct: Conduct,
+) {
+    let mut held = Vec::new();
+    while let Some(request) = serve.recv().await {
+        match conduct {
+            Conduct::Honest => unreachable!("the real server answers for it"),
+            Conduct::Stalls => held.push(request),
+            Conduct::Slow(pause) => {
+                tokio::spawn(answer(chain.clone(), request, pause, |frame| frame));
+            }
+            Conduct::Lies => {
+                tokio::spawn(answer(chain.clone(), request, Duration::ZERO, falsify));
+            }
+        }
+    }
+}
+
+/// Answers as far as the asker lets it.
+async fn answer(
+    chain: Chain,
+    mut serve: SyncServe,
+    pause: Duration,
+    change: fn(SyncResponse) -> SyncResponse,
+) {
+    for response in responses(&chain, serve.request).await {
+        tokio::time::sleep(pause).await;
+        if serve.answer.send(&change(response)).await.is_err() {
+            return;
+        }
+    }
+    // The asker may have gone by now.
+    serve.answer.finish().ok();
+}
+
+async fn responses(chain: &Chain, request: SyncRequest) -> Vec<SyncResponse> {
+    let readable = "the peer's chain can be read";
+    match request {
+        SyncRequest::Headers { first, last } => {
+            let certificate = chain.last_certificate(first, last).await.expect(readable);
+            let certificate = certificate.expect("only heights that are announced are asked for");
+            let headers = chain.headers(first, certificate.height).await;
+            vec![
+                SyncResponse::Headers(headers.expect(readable)),
+                SyncResponse::Certificate(certificate),
+            ]
+        }
+        SyncRequest::Bodies { first, last } => {
+            let mut bodies = Vec::new();
+            for height in (first.0..=last.0).map(Height) {
+                let block = chain.block(height).await.expect(readable);
+                let block = block.expect("only heights that are announced are asked for");
+                bodies.push(SyncResponse::Body(block.transactions));
+            }
+            bodies
+        }
+    }
+}
+
+fn falsify(mut response: SyncResponse) -> SyncResponse {
+    match &mut response {
+        SyncResponse::Certificate(certificate) => certificate.signatures.truncate(1),
+        SyncResponse::Body(transactions) => {
+            for output in transactions.iter_mut().flat_map(|one| &mut one.outputs) {
+                output.amount.0 -= 1;
+            }
+        }
+        SyncResponse::Headers(_) | SyncResponse::NotHeld { .. } => {}
+    }
+    response
+}
