@@ -54,17 +54,18 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
     }
     world.kill(crashing);
     tokio::time::sleep(Duration::from_millis(700)).await;
-    // Whatever the others have decided meanwhile, sync brings.
+    // Whatever the others have decided meanwhile, sync brings: after the log, if there is one, has
+    // been replayed.
     let best = ALL.into_iter().max_by_key(|node| world.height(*node));
     let best = best.unwrap();
+    let sync_comes_later = matches!(lost, Lost::Nothing | Lost::Database);
     if lost == Lost::Database {
         let node = &world.nodes[crashing];
         *node.ports.disk.lock().unwrap() = Disk::default();
         node.ports.tip.send_replace(genesis_tip(&world.genesis));
-    } else {
-        world.give_blocks(best, crashing);
     }
-    if lost != Lost::Nothing {
+    if !sync_comes_later {
+        world.give_blocks(best, crashing);
         let mut disk = world.nodes[crashing].ports.disk.lock().unwrap();
         disk.logs.clear();
     }
@@ -73,7 +74,7 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         world.nodes[crashing].unsafe_sign = true;
     }
     world.start(crashing).await;
-    if lost == Lost::Database {
+    if sync_comes_later {
         tokio::time::sleep(Duration::from_millis(50)).await;
         world.give_blocks(best, crashing);
     }

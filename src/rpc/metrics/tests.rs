@@ -85,6 +85,7 @@ fn snapshot() -> Snapshot {
             missing: vec!["gamma".into()],
             evidence: 0,
             highest_round: Round(4),
+            blamed: Vec::new(),
         }),
         sync: SyncStatus {
             target: Height(10),
