@@ -121,7 +121,7 @@ fn disk(free: u64) -> Finding {
     let next = "make room, or move the data directory to a larger disk while the node is stopped";
     match free {
         ..FAULT_FREE_BYTES => Finding::fault(about, sentence, next),
-        ..WARNING_FREE_BYTES => Finding::warning(about, sentence, next),
+        FAULT_FREE_BYTES..WARNING_FREE_BYTES => Finding::warning(about, sentence, next),
         _ => Finding::good(about, sentence),
     }
 }
