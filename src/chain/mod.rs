@@ -158,6 +158,11 @@ impl Chain {
         &self.inner.validators
     }
 
+    /// The size of the database, in bytes.
+    pub fn stored_bytes(&self) -> u64 {
+        self.inner.store.bytes()
+    }
+
     /// The newest final block.
     pub fn tip(&self) -> Tip {
         *self.inner.tip.borrow()

@@ -7,7 +7,9 @@
 mod ban;
 mod cert;
 mod client;
+mod doctor;
 mod genesis;
+mod history;
 mod init;
 mod output;
 mod peers;
@@ -19,13 +21,36 @@ mod wallet;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// What stands under the list of commands.
+const HOW_TO_BEGIN: &str = "\
+To try it out:           timed testnet --nodes 4
+To make a masternode:    timed init --name NAME --ip ADDRESS     keys, certificate, two public files
+                         timed genesis build --certs FOLDER      once, by one of all operators
+                         timed genesis install --genesis FILE --certs FOLDER
+                         timed run
+To look at it:           timed status, timed peers (add --watch), or the page at its RPC port
+When something is wrong: timed doctor
+To ask it anything:      timed rpc help
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Between two looks with `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A TIME Coin node.
 #[derive(Parser)]
-#[command(name = "timed", version, about, disable_help_subcommand = true)]
+#[command(
+    name = "timed",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = HOW_TO_BEGIN
+)]
 struct Cli {
     /// Where the node's files are [default: ~/.timed]
     #[arg(long, global = true, value_name = "FOLDER")]
@@ -33,6 +58,9 @@ struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
+    /// Show it again every 2 seconds (status, peers)
+    #[arg(long, global = true)]
+    watch: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,6 +83,8 @@ enum Command {
     Status,
     /// Show all peers, connected or not, and why
     Peers(peers::Arguments),
+    /// Check this node, its machine and its network, and say what to do about what is wrong
+    Doctor,
     /// Ban an address for a time: it is neither taken nor dialed, and told why
     Ban(ban::Ban),
     /// Lift the ban of an address, completely
@@ -66,6 +96,11 @@ enum Command {
     Wallet(wallet::Command),
     /// Call a method of the running node's JSON-RPC ("timed rpc help" lists them)
     Rpc(rpc::Arguments),
+    /// Print what a shell needs to complete commands, such as: timed completions bash
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What every command is given.
@@ -95,6 +130,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         data_dir,
         json: cli.json,
     };
+    if cli.watch {
+        return watch(&context, &cli.command);
+    }
     match cli.command {
         Command::Init(arguments) => init::run(&context, arguments)?,
         Command::Run(arguments) => run::run(&context, &arguments)?,
@@ -103,13 +141,38 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cert(command) => cert::run(&context, command)?,
         Command::Status => status::run(&context)?,
         Command::Peers(arguments) => peers::run(&context, &arguments)?,
+        Command::Doctor => return doctor::run(&context),
         Command::Ban(arguments) => ban::ban(&context, &arguments)?,
         Command::Unban(arguments) => ban::unban(&context, &arguments)?,
         Command::Stop => rpc::stop(&context)?,
         Command::Wallet(command) => wallet::run(&context, command)?,
         Command::Rpc(arguments) => rpc::run(&context, arguments)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "timed", &mut std::io::stdout());
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows a view of the node again and again, until it is interrupted. A node that is away meanwhile
+/// is said and waited for.
+fn watch(context: &Environment, command: &Command) -> anyhow::Result<ExitCode> {
+    let show = || match command {
+        Command::Status => status::run(context),
+        Command::Peers(arguments) => peers::run(context, arguments),
+        _ => {
+            let message = "--watch is for status and peers";
+            let kind = clap::error::ErrorKind::ArgumentConflict;
+            Cli::command().error(kind, message).exit()
+        }
+    };
+    loop {
+        output::clear_screen();
+        if let Err(error) = show() {
+            output::failure(&error, context.json);
+        }
+        std::thread::sleep(WATCH_INTERVAL);
+    }
 }
 
 fn default_data_dir() -> anyhow::Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! What people and programs read: tables within 100 columns, or one JSON value.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,6 +16,13 @@ pub(super) fn line(text: impl AsRef<str>) {
         && error.kind() != std::io::ErrorKind::BrokenPipe
     {
         eprintln!("timed: the standard output cannot be written: {error}");
+    }
+}
+
+/// Empties the screen of a terminal; elsewhere nothing.
+pub(super) fn clear_screen() {
+    if std::io::stdout().is_terminal() {
+        line("\x1b[2J\x1b[H");
     }
 }
 
@@ -68,6 +75,53 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     }
     let kept: String = text.chars().take(width.saturating_sub(3)).collect();
     format!("{kept}...")
+}
+
+/// A text in lines within the width of a table; all but the first are indented.
+pub(super) fn wrap(text: &str, indent: usize) -> String {
+    let width = MAX_COLUMNS.saturating_sub(indent).max(20);
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is one from the start");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join(&format!("\n{:indent$}", ""))
+}
+
+/// Good.
+pub(super) fn green(text: &str) -> String {
+    coloured(text, "32")
+}
+
+/// To look at.
+pub(super) fn yellow(text: &str) -> String {
+    coloured(text, "33")
+}
+
+/// Bad.
+pub(super) fn red(text: &str) -> String {
+    coloured(text, "1;31")
+}
+
+/// Of less weight.
+pub(super) fn dim(text: &str) -> String {
+    coloured(text, "2")
+}
+
+/// Colours are for terminals, and not for people who set NO_COLOR.
+fn coloured(text: &str, code: &str) -> String {
+    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match wanted {
+        true => format!("\x1b[{code}m{text}\x1b[0m"),
+        false => text.to_owned(),
+    }
 }
 
 /// A duration for people: the two largest units.

@@ -12,7 +12,7 @@ use timed::node::wallet::{Transfer, Wallet};
 use timed::types::{Address, Amount, Network, OutPoint, TxId, TxOutput, codec};
 
 use super::client::Client;
-use super::{Environment, output};
+use super::{Environment, history, output};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -38,6 +38,14 @@ pub(super) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Show what was received, sent and earned, newest first
+    History {
+        /// The address [default: the wallet's]
+        address: Option<String>,
+        /// How many of the newest blocks are read
+        #[arg(long, default_value_t = 1_000)]
+        blocks: u64,
+    },
 }
 
 #[derive(clap::Args)]
@@ -58,6 +66,7 @@ pub(super) fn run(environment: &Environment, command: Command) -> anyhow::Result
             fee,
             no_wait,
         } => send(environment, &to, amount, fee, !no_wait),
+        Command::History { address, blocks } => show_history(environment, address, blocks),
     }
 }
 
@@ -149,6 +158,26 @@ fn send(
             transaction.id()
         ),
     });
+    Ok(())
+}
+
+fn show_history(
+    environment: &Environment,
+    address: Option<String>,
+    blocks: u64,
+) -> anyhow::Result<()> {
+    let dir = DataDir::new(&environment.data_dir);
+    let genesis = load_genesis(&dir)?;
+    let address = match address {
+        Some(text) => Address::parse(&text, genesis.network)?,
+        None => open(&dir)?.address(),
+    };
+    let client = Client::of(&environment.data_dir)?;
+    let entries = history::read(&client, &genesis, address, blocks)?;
+    if environment.json {
+        return output::json(&entries);
+    }
+    output::line(history::describe(&entries, blocks, genesis.network));
     Ok(())
 }
 

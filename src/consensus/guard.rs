@@ -1,9 +1,10 @@
 //! Never sign twice: decides whether this node may sign at a height, and keeps `consensus.state`.
 //!
 //! Before the first signature of a height its log is opened durably and then its number is written
-//! to the file. So after a crash a height that the file names has an opened log, or the log was
-//! lost; and a file that is missing on a chain that has blocks was lost. In all these cases the node
-//! follows and signs nothing where it may have signed before.
+//! to the file, and before anything that it signed leaves, how many entries the log then has. So
+//! after a crash a height that the file names has a log that is at least so long, or the log was
+//! lost, or an older copy is in its place; and a file that is missing on a chain that has blocks was
+//! lost. In all these cases the node follows and signs nothing where it may have signed before.
 //!
 //! A node without the file takes the chain for new when nobody tells it of a block, and signs at
 //! height 1. The file then says [`UNPROVEN`] until the height is finalized with this node's part in
@@ -27,7 +28,7 @@ pub(super) const LIVE_WITHIN_MS: u64 = 60_000;
 
 const TITLE: &str = "timed consensus state v1";
 
-/// A fifth line: the height was begun without the file, as the first of a chain taken for new.
+/// A last line: the height was begun without the file, as the first of a chain taken for new.
 const UNPROVEN: &str = "unproven";
 
 /// Why the state file stops the node.
@@ -75,13 +76,11 @@ pub(super) struct Guard {
     genesis: GenesisHash,
     key: ConsensusKey,
     unsafe_sign: bool,
-    /// The height in the file; `None` while there is no file.
-    written: Option<Height>,
+    /// What the file says; `None` while there is no file.
+    written: Option<Written>,
     /// Whether there was no file at start, or an unproven one: then it says nothing about what was
     /// signed before.
     began_without: bool,
-    /// Whether the file says that it is unproven.
-    unproven: bool,
     /// Nothing is signed up to this height, and why.
     blocked: Option<(Height, String)>,
     /// Of a start without the file: whether a height has been finalized live since.
@@ -90,6 +89,17 @@ pub(super) struct Guard {
     chain_has_blocks: bool,
     /// Nothing is signed at all any more, and why.
     stopped: Option<String>,
+}
+
+/// What stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Written {
+    /// The last height that may have been signed.
+    height: Height,
+    /// How many entries its log had, its opening included, when this node last signed.
+    entries: u64,
+    /// See [`UNPROVEN`].
+    unproven: bool,
 }
 
 impl Guard {
@@ -113,11 +123,9 @@ impl Guard {
                     source,
                 })?;
         let content = content.map(|content| parse(&content, &genesis, &key, &file.name()));
-        let (written, unproven) = match content.transpose()? {
-            None => (None, false),
-            Some((height, unproven)) => (Some(height), unproven),
-        };
-        let blocked = written.filter(|height| *height > tip.next()).map(|height| {
+        let written = content.transpose()?;
+        let height = written.map(|written| written.height);
+        let blocked = height.filter(|height| *height > tip.next()).map(|height| {
             let why = format!(
                 "{} names height {height}, but the chain here ends at {tip}: this node has signed \
                  on a chain that it no longer holds",
@@ -132,8 +140,7 @@ impl Guard {
             key,
             unsafe_sign,
             written,
-            began_without: written.is_none() || unproven,
-            unproven,
+            began_without: written.is_none_or(|written| written.unproven),
             blocked,
             seen_live: false,
             chain_has_blocks: tip > Height::GENESIS,
@@ -159,7 +166,7 @@ impl Guard {
             format!(
                 "{} was missing{}; nothing is signed until a height has been finalized live",
                 self.file.name(),
-                if self.unproven {
+                if self.is_unproven() {
                     " when this node signed at height 1, and nothing shows that it was new then"
                 } else {
                     " at start"
@@ -176,21 +183,46 @@ impl Guard {
 
     /// Whether the file says that something may have been signed at this height.
     pub(super) fn may_have_signed(&self, height: Height) -> bool {
-        self.written.is_some_and(|written| written >= height)
+        self.written.is_some_and(|written| written.height >= height)
+    }
+
+    /// How many entries the log of this height must have, at least.
+    pub(super) fn entries_signed(&self, height: Height) -> u64 {
+        let written = self.written.filter(|written| written.height == height);
+        written.map_or(0, |written| written.entries)
+    }
+
+    fn is_unproven(&self) -> bool {
+        self.written.is_some_and(|written| written.unproven)
     }
 
     /// The log of a height at which something may have been signed cannot be used.
     pub(super) fn log_lost(&mut self, height: Height, detail: &str) {
-        let up_to = self.written.unwrap_or(height).max(height);
+        let written = self.written.map_or(height, |written| written.height);
+        let up_to = written.max(height);
         self.blocked = Some((up_to, detail.to_owned()));
     }
 
     /// Writes the height, durably. Call it after the height's log is open and before signing.
     pub(super) async fn open(&mut self, height: Height) -> Result<(), StateFileError> {
-        if self.written.is_some_and(|written| written >= height) {
+        if self.may_have_signed(height) {
             return Ok(());
         }
-        self.write(height, self.may_have_lost_state()).await
+        let written = Written {
+            height,
+            entries: 0,
+            unproven: self.may_have_lost_state(),
+        };
+        self.write(written).await
+    }
+
+    /// Writes, durably, how long the log of the open height is. Call it when it holds something
+    /// that this node signed, before that is sent.
+    pub(super) async fn signed(&mut self, entries: u64) -> Result<(), StateFileError> {
+        match self.written {
+            Some(written) => self.write(Written { entries, ..written }).await,
+            None => Ok(()),
+        }
     }
 
     /// The engine has decided a height by votes that it received, and its block is recent; or this
@@ -198,15 +230,28 @@ impl Guard {
     /// committed: with it goes the log, and then nothing shows it any more.
     pub(super) async fn finalized_live(&mut self) -> Result<(), StateFileError> {
         self.seen_live = true;
-        match self.written {
-            Some(height) if self.unproven => self.write(height, false).await,
-            _ => Ok(()),
+        let unproven = self.written.filter(|written| written.unproven);
+        match unproven {
+            None => Ok(()),
+            Some(written) => {
+                let unproven = false;
+                self.write(Written {
+                    unproven,
+                    ..written
+                })
+                .await
+            }
         }
     }
 
-    async fn write(&mut self, height: Height, unproven: bool) -> Result<(), StateFileError> {
+    async fn write(&mut self, written: Written) -> Result<(), StateFileError> {
+        let Written {
+            height,
+            entries,
+            unproven,
+        } = written;
         let mut content = format!(
-            "{TITLE}\ngenesis {}\nkey {}\nheight {height}\n",
+            "{TITLE}\ngenesis {}\nkey {}\nheight {height}\nentries {entries}\n",
             self.genesis, self.key
         );
         if unproven {
@@ -221,8 +266,7 @@ impl Guard {
                 action: "written",
                 source,
             })?;
-        self.written = Some(height);
-        self.unproven = unproven;
+        self.written = Some(written);
         Ok(())
     }
 
@@ -245,19 +289,19 @@ fn parse(
     genesis: &GenesisHash,
     key: &ConsensusKey,
     file: &str,
-) -> Result<(Height, bool), StateFileError> {
+) -> Result<Written, StateFileError> {
     let damaged = |detail: &str| StateFileError::Damaged {
         file: file.to_owned(),
         detail: detail.to_owned(),
     };
     let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
     let mut lines: Vec<&str> = text.lines().collect();
-    let unproven = lines.get(4) == Some(&UNPROVEN);
+    let unproven = lines.last() == Some(&UNPROVEN);
     if unproven {
         lines.pop();
     }
-    let [title, genesis_line, key_line, height_line] = lines[..] else {
-        return Err(damaged("it does not have four lines"));
+    let [title, genesis_line, key_line, height_line, entries_line] = lines[..] else {
+        return Err(damaged("it does not have five lines"));
     };
     if title != TITLE {
         return Err(damaged("its first line is not known"));
@@ -284,10 +328,15 @@ fn parse(
     if found != key.to_string() {
         return Err(foreign("consensus key", found, key.to_string()));
     }
-    let height = field(height_line, "height")?;
-    let height = height.parse().map(Height);
-    let height = height.map_err(|_| damaged("its height is not a number"))?;
-    Ok((height, unproven))
+    let number = |line, name| {
+        let number = field(line, name)?.parse();
+        number.map_err(|_| damaged(&format!("its {name} is not a number")))
+    };
+    Ok(Written {
+        height: Height(number(height_line, "height")?),
+        entries: number(entries_line, "entries")?,
+        unproven,
+    })
 }
 
 #[cfg(test)]
@@ -323,12 +372,15 @@ mod tests {
         let text = || String::from_utf8(file.load().unwrap().unwrap()).unwrap();
         let expected =
             format!("timed consensus state v1\ngenesis {GENESIS}\nkey {KEY}\nheight 1\n");
-        assert_eq!(text(), format!("{expected}unproven\n"));
+        assert_eq!(text(), format!("{expected}entries 0\nunproven\n"));
         guard.finalized_live().await.unwrap();
-        assert_eq!(text(), expected);
+        guard.signed(4).await.unwrap();
+        assert_eq!(text(), format!("{expected}entries 4\n"));
         let guard = load(&file, 0, false).await;
         assert!(guard.may_have_signed(Height(1)));
         assert!(!guard.may_have_signed(Height(2)));
+        assert_eq!(guard.entries_signed(Height(1)), 4);
+        assert_eq!(guard.entries_signed(Height(2)), 0);
         assert_eq!(guard.refusal(Height(1)), None);
         assert_eq!(guard.refusal(Height(2)), None);
     }
@@ -408,7 +460,7 @@ mod tests {
             StateFileError::Damaged { .. }
         ));
         let other = ConsensusKey([3; 32]);
-        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {other}\nheight 9\n");
+        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {other}\nheight 9\nentries 0\n");
         assert!(matches!(
             error(content).await,
             StateFileError::Foreign {
@@ -416,7 +468,7 @@ mod tests {
                 ..
             }
         ));
-        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight x\n");
+        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight x\nentries 0\n");
         assert!(matches!(
             error(content).await,
             StateFileError::Damaged { .. }

@@ -88,6 +88,10 @@ pub(super) struct LogBuffer {
     /// Off at heights at which this node may not sign: their log would look like one that was kept.
     enabled: bool,
     pending: Vec<Vec<u8>>,
+    /// How many entries the log holds, its opening included.
+    entries: u64,
+    /// Whether a pending entry is this node's own signature.
+    signed: bool,
     /// Bodies named by pending entries.
     named: BTreeSet<BlockHash>,
     /// Bodies that the log already holds.
@@ -104,6 +108,8 @@ impl LogBuffer {
         Self {
             enabled,
             pending: Vec::new(),
+            entries: 1,
+            signed: false,
             named: BTreeSet::new(),
             written: BTreeSet::new(),
             replaying: None,
@@ -122,6 +128,7 @@ impl LogBuffer {
         for entry in entries {
             buffer.note_own(entry, own);
         }
+        buffer.entries += entries.len() as u64;
         buffer.replaying = Some(entries.iter().map(codec::encode).collect());
         buffer.written = bodies.into_iter().collect();
         buffer
@@ -137,13 +144,14 @@ impl LogBuffer {
         if !self.enabled {
             return;
         }
-        self.note_own(entry, own);
+        let own_signature = self.note_own(entry, own);
         let bytes = codec::encode(entry);
         if let Some(known) = &self.replaying
             && known.contains(&bytes)
         {
             return;
         }
+        self.signed |= own_signature;
         if let Entry::Value(value) = entry
             && value.valid
             && !self.written.contains(&value.block)
@@ -153,7 +161,8 @@ impl LogBuffer {
         self.pending.push(bytes);
     }
 
-    fn note_own(&mut self, entry: &Entry, own: &ConsensusKey) {
+    /// Remembers what this node has signed; false when it is another's, or no signature.
+    fn note_own(&mut self, entry: &Entry, own: &ConsensusKey) -> bool {
         match entry {
             Entry::Vote(vote) if vote.voter == *own => {
                 self.own_votes.insert((vote.kind, vote.round, vote.block));
@@ -161,8 +170,9 @@ impl LogBuffer {
             Entry::Proposal(proposal) if proposal.proposer == *own => {
                 self.own_proposals.insert((proposal.round, proposal.block));
             }
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     /// Whether this node's log holds this vote of its own key.
@@ -187,15 +197,32 @@ impl LogBuffer {
             .contains(&(proposal.round, proposal.block))
     }
 
-    /// Takes what must be written: entries, and the hashes of the bodies that they name.
-    pub(super) fn take(&mut self) -> Option<(Vec<Vec<u8>>, Vec<BlockHash>)> {
+    /// Takes what must be written.
+    pub(super) fn take(&mut self) -> Option<Batch> {
         if self.pending.is_empty() {
             return None;
         }
         let named: Vec<BlockHash> = std::mem::take(&mut self.named).into_iter().collect();
         self.written.extend(named.iter().copied());
-        Some((std::mem::take(&mut self.pending), named))
+        let entries = std::mem::take(&mut self.pending);
+        self.entries += entries.len() as u64;
+        let signed = std::mem::take(&mut self.signed).then_some(self.entries);
+        Some(Batch {
+            entries,
+            named,
+            signed,
+        })
     }
+}
+
+/// What becomes durable together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) entries: Vec<Vec<u8>>,
+    /// The hashes of the bodies that the entries name.
+    pub(super) named: Vec<BlockHash>,
+    /// If this node signed something in it: how many entries the log then has.
+    pub(super) signed: Option<u64>,
 }
 
 #[cfg(test)]
@@ -248,7 +275,13 @@ mod tests {
         buffer.append(&logged, &own);
         assert!(buffer.take().is_none());
         buffer.append(&fresh, &own);
-        assert_eq!(buffer.take().unwrap().0, [codec::encode(&fresh)]);
+        let batch = buffer.take().unwrap();
+        assert_eq!(batch.entries, [codec::encode(&fresh)]);
+        assert_eq!(
+            batch.signed,
+            Some(3),
+            "the opening, the logged one and this"
+        );
         assert!(buffer.holds_own_vote(&vote(&key, 0)));
         assert!(!buffer.holds_own_vote(&vote(&key, 2)));
     }
@@ -268,9 +301,10 @@ mod tests {
         let mut buffer = LogBuffer::new(true);
         buffer.append(&value(1, true), &own);
         buffer.append(&value(2, false), &own);
-        let (entries, bodies) = buffer.take().unwrap();
-        assert_eq!((entries.len(), bodies), (2, vec![BlockHash([1; 32])]));
+        let batch = buffer.take().unwrap();
+        assert_eq!((batch.entries.len(), batch.signed), (2, None));
+        assert_eq!(batch.named, [BlockHash([1; 32])]);
         buffer.append(&value(1, true), &own);
-        assert!(buffer.take().unwrap().1.is_empty());
+        assert!(buffer.take().unwrap().named.is_empty());
     }
 }

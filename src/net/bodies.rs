@@ -53,6 +53,11 @@ impl BodyQueue {
         Some(dropped)
     }
 
+    /// How many bodies wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.lock().expect("no holder panics").len()
+    }
+
     /// Waits for a body. For one taker only.
     async fn take(&self) -> (BodyHeader, Arc<Vec<u8>>) {
         loop {

@@ -22,7 +22,7 @@ const MIB: u32 = 1024 * KIB;
 
 /// What the operating system is asked to buffer in each direction: a burst of about 20 ms at
 /// 1 Gbit/s and more. Linux grants at most `net.core.rmem_max` and `net.core.wmem_max`.
-const SOCKET_BUFFER_BYTES: usize = 4 * MIB as usize;
+pub const SOCKET_BUFFER_BYTES: usize = 4 * MIB as usize;
 
 /// First packets that wait for the manager; beyond, QUIC refuses.
 const MAX_INCOMING: usize = 128;

@@ -20,8 +20,8 @@ use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::queue::{FrameQueue, Pushed};
 use super::{
-    Direction, Identity, Inbound, InstallError, KnownPeer, NetConfig, NetEnvironment, NetError,
-    PeerInfo, SendError, SyncError, SyncResponses,
+    Direction, Identity, Inbound, InstallError, KnownPeer, NetConfig, NetCounts, NetEnvironment,
+    NetError, PeerInfo, SendError, SyncError, SyncResponses,
 };
 use crate::env::WallClock;
 use crate::types::{Ban, Height, MasternodeDirectory, NodeId, PeerIp, Tip};
@@ -79,6 +79,7 @@ pub fn start(
             peers: Arc::default(),
             known: Arc::default(),
             refused: Arc::default(),
+            counts: Arc::default(),
             directory: Arc::new(pins.directory().clone()),
             own,
         }),
@@ -265,6 +266,11 @@ impl NetHandle {
             .filter(|one| one.at_ms >= hour_ago_ms)
             .map(|one| (one.at_ms, one.ip, one.direction, one.reason.clone()))
             .collect()
+    }
+
+    /// What was counted since the network started.
+    pub fn counts(&self) -> Arc<NetCounts> {
+        self.view.borrow().counts.clone()
     }
 
     /// Bans an address: its connection ends with the reason, and it is neither taken nor dialed

@@ -1,10 +1,11 @@
 //! What the network tells about its peers.
 
+use super::RttHistogram;
 use crate::types::{BlockHash, Height, NodeId, PeerIp};
 use crate::wire::Role;
 
 /// Who dialed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// The peer dialed.
@@ -33,6 +34,21 @@ pub struct StreamBytes {
     pub sent: u64,
     /// Received.
     pub received: u64,
+}
+
+/// What waits in this node to be sent to one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct QueueLengths {
+    /// Messages for its consensus stream.
+    pub consensus_messages: usize,
+    /// Their bytes.
+    pub consensus_bytes: usize,
+    /// Messages for its transactions stream.
+    pub transactions_messages: usize,
+    /// Their bytes.
+    pub transactions_bytes: usize,
+    /// Block bodies.
+    pub bodies: usize,
 }
 
 /// One registered connection.
@@ -64,6 +80,11 @@ pub struct PeerInfo {
     pub tip_hash: BlockHash,
     /// Round-trip times; `None` before the first pong.
     pub rtt: Option<RttSummary>,
+    /// Round-trip times by size, for metrics.
+    #[serde(skip)]
+    pub rtt_histogram: RttHistogram,
+    /// How long ago the last ping was sent, in milliseconds; `None` before the first.
+    pub last_ping_ago_ms: Option<u64>,
     /// Pings sent to it.
     pub pings_sent: u64,
     /// Pongs received from it.
@@ -80,6 +101,8 @@ pub struct PeerInfo {
     pub bulk_credit: u64,
     /// The path's round trip above its least of late when bulk was last confirmed, in microseconds.
     pub bulk_delay_us: u64,
+    /// What waits to be sent.
+    pub queues: QueueLengths,
     /// Messages dropped because a queue was full.
     pub dropped: u64,
     /// Its wall clock less ours at the handshake, in milliseconds.
@@ -111,6 +134,12 @@ pub struct KnownPeer {
     pub last_end: Option<(u64, Direction, String)>,
     /// The last refused or failed handshake, in the same form.
     pub last_refusal: Option<(u64, Direction, String)>,
+    /// Why, of the newer of these two.
+    pub last_reason: Option<String>,
+    /// The name of its [`crate::wire::CloseCode`].
+    pub last_code: Option<&'static str>,
+    /// Whether this node ended or refused it; `false` when the peer did.
+    pub last_by_us: Option<bool>,
     /// One sentence: why it is not connected, or since when it is.
     pub explanation: String,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{NetTiming, RttSummary};
+use super::{NetTiming, RttHistogram, RttSummary};
 
 /// The most pings without a pong; no further one is sent until a pong comes.
 pub(super) const MAX_OUTSTANDING: usize = 16;
@@ -23,6 +23,7 @@ pub(super) struct Liveness {
     last_ping: Option<Instant>,
     rtt_us: VecDeque<u64>,
     min_us: u64,
+    histogram: RttHistogram,
     last_was_late: bool,
     pings_sent: u64,
     pongs_received: u64,
@@ -34,6 +35,10 @@ pub(super) struct Liveness {
 pub(super) struct LivenessSummary {
     /// Round-trip times; `None` before the first pong.
     pub rtt: Option<RttSummary>,
+    /// Round-trip times by size.
+    pub histogram: RttHistogram,
+    /// Since the last ping was sent.
+    pub since_ping: Option<Duration>,
     /// Pings sent.
     pub pings_sent: u64,
     /// Pongs received for them.
@@ -88,6 +93,7 @@ impl Liveness {
             self.rtt_us.pop_front();
         }
         self.rtt_us.push_back(rtt_us);
+        self.histogram.observe(rtt_us);
         self.min_us = match self.pongs_received {
             0 => rtt_us,
             _ => self.min_us.min(rtt_us),
@@ -108,6 +114,8 @@ impl Liveness {
             .is_some_and(|sent| now.saturating_duration_since(*sent) > timing.slow_after);
         LivenessSummary {
             rtt: self.rtt(),
+            histogram: self.histogram,
+            since_ping: (self.last_ping).map(|at| now.saturating_duration_since(at)),
             pings_sent: self.pings_sent,
             pongs_received: self.pongs_received,
             pings_received: self.pings_received,

@@ -29,7 +29,7 @@ use super::endpoint::Endpoint;
 use super::handshake::{HandshakeContext, Outcome, Refusal, shutting_down};
 use super::peer::Peer;
 use super::pins::PinPolicy;
-use super::{Direction, NetConfig, NetError};
+use super::{Direction, NetConfig, NetCounts, NetError};
 use crate::env::{Offload, WallClock};
 use crate::types::{MasternodeDirectory, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, ReachSet};
@@ -90,6 +90,8 @@ pub(super) struct View {
     pub known: Arc<BTreeMap<PeerIp, Arc<KnownRecord>>>,
     /// Refusals, newest last.
     pub refused: Arc<VecDeque<Refused>>,
+    /// What was counted since the start.
+    pub counts: Arc<NetCounts>,
     /// The masternode records in force.
     pub directory: Arc<MasternodeDirectory>,
     /// This node's pin.
@@ -148,6 +150,8 @@ pub(super) struct State {
     gone: BTreeMap<PeerIp, CancellationToken>,
     known: KnownPeers,
     refused: VecDeque<Refused>,
+    counts: NetCounts,
+    counts_changed: bool,
     bans: Bans,
     pin_writes: PinWrites,
     registry_changed: bool,
@@ -168,6 +172,8 @@ impl State {
             gone: BTreeMap::new(),
             known,
             refused: VecDeque::new(),
+            counts: NetCounts::default(),
+            counts_changed: false,
             bans,
             pin_writes: PinWrites::default(),
             registry_changed: true,
@@ -232,8 +238,12 @@ impl Manager {
         let validated = incoming.remote_address_validated();
         let ticket = match self.state.admission.arrive(ip, validated, recorded) {
             Gate::Accept(ticket) => ticket,
-            Gate::Retry => return ask_again(ip, incoming),
+            Gate::Retry => {
+                self.count(|counts| counts.retried += 1);
+                return ask_again(ip, incoming);
+            }
             Gate::Refuse => {
+                self.count(|counts| counts.turned_away += 1);
                 tracing::debug!(peer.ip = %ip, "an arrival is refused: too many handshakes");
                 return incoming.refuse();
             }
@@ -321,6 +331,7 @@ impl Manager {
                 match outcome.direction {
                     // Anyone could fill the log and the list of refusals with others' addresses.
                     Direction::Inbound if !answered => {
+                        self.count(|counts| counts.unanswered += 1);
                         tracing::debug!(peer.ip = %outcome.ip, reason = %reason, "an arrival went silent");
                     }
                     Direction::Inbound => {
@@ -354,6 +365,7 @@ impl Manager {
             reason = %end.reason,
             "disconnected"
         );
+        self.count(|counts| *counts.ended.entry(end.reason.code).or_default() += 1);
         let now = (Instant::now(), self.clock.now_ms());
         self.state.known.note_end(&end, now.1);
         self.state.known_changed = true;
@@ -382,8 +394,12 @@ impl Manager {
             tracing::debug!(peer.ip = %ip, ?direction, by_us, "a second connection was not needed");
             return;
         }
+        let what = (direction, reason.code);
+        self.count(|counts| *counts.refused.entry(what).or_default() += 1);
         let at_ms = self.clock.now_ms();
-        self.state.known.refused(ip, direction, &reason, at_ms);
+        self.state
+            .known
+            .refused(ip, direction, (&reason, by_us), at_ms);
         let refused = &mut self.state.refused;
         refused.retain(|one| one.at_ms + REFUSED_FOR_MS >= at_ms);
         let same = |one: &Refused| (one.ip, one.direction, &one.reason) == (ip, direction, &reason);
@@ -409,13 +425,19 @@ impl Manager {
         self.state.known_changed = true;
     }
 
+    fn count(&mut self, add: impl FnOnce(&mut NetCounts)) {
+        add(&mut self.state.counts);
+        self.state.counts_changed = true;
+    }
+
     /// Publishes what has changed. Handles then see connections and records that belong together.
     fn publish(&mut self) {
         let state = &mut self.state;
         let registry = std::mem::take(&mut state.registry_changed);
         let known = std::mem::take(&mut state.known_changed);
         let refused = std::mem::take(&mut state.refused_changed);
-        if !(registry || known || refused) {
+        let counts = std::mem::take(&mut state.counts_changed);
+        if !(registry || known || refused || counts) {
             return;
         }
         self.published.view.send_modify(|view| {
@@ -427,6 +449,9 @@ impl Manager {
             }
             if refused {
                 view.refused = Arc::new(state.refused.clone());
+            }
+            if counts {
+                view.counts = Arc::new(state.counts.clone());
             }
         });
         if registry {

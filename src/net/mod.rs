@@ -29,6 +29,7 @@ mod config;
 mod confirm;
 mod connection;
 mod connection_id;
+mod counts;
 mod credit;
 mod direction;
 mod endpoint;
@@ -56,12 +57,13 @@ mod windows;
 
 pub use bans::{BanError, BanList, MAX_BANS};
 pub use config::{NetConfig, NetEnvironment, NetTiming};
-pub use endpoint::bind_udp;
+pub use counts::{NetCounts, RTT_BOUNDS_US, RttHistogram};
+pub use endpoint::{SOCKET_BUFFER_BYTES, bind_udp};
 pub use errors::{InstallError, NetError, SendError, SyncError};
 pub use events::{BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
 pub use handle::{NetHandle, start};
 pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
-pub use info::{Direction, KnownPeer, PeerInfo, RttSummary, StreamBytes};
+pub use info::{Direction, KnownPeer, PeerInfo, QueueLengths, RttSummary, StreamBytes};
 pub use pins::{Admission, Decision, PinError, PinPolicy, SeenRecord};
 /// What an environment is made of; no other module names the QUIC crate.
 pub use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};

@@ -17,7 +17,7 @@ use super::liveness::Liveness;
 use super::meter::Meter;
 use super::queue::{FrameQueue, QueueLimits, WhenFull};
 use super::windows::{MAX_OWN_REQUESTS, MAX_SERVED, Windows};
-use super::{Direction, NetTiming, PeerInfo};
+use super::{Direction, NetTiming, PeerInfo, QueueLengths};
 use crate::types::{BlockHash, Height, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, Hello, ReachSet};
 
@@ -261,6 +261,8 @@ impl Peer {
             tip_height,
             tip_hash,
             rtt: liveness.rtt,
+            rtt_histogram: liveness.histogram,
+            last_ping_ago_ms: liveness.since_ping.map(|since| since.as_millis() as u64),
             pings_sent: liveness.pings_sent,
             pongs_received: liveness.pongs_received,
             pings_received: liveness.pings_received,
@@ -269,11 +271,25 @@ impl Peer {
             bulk_unconfirmed: bulk.unconfirmed,
             bulk_credit: bulk.credit,
             bulk_delay_us: bulk.delay.as_micros() as u64,
+            queues: self.queues(),
             dropped: self.meter.total_dropped(),
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,
             record_serial: *self.own_record.lock().expect("no holder panics"),
+        }
+    }
+
+    fn queues(&self) -> QueueLengths {
+        let (consensus_messages, consensus_bytes) =
+            (self.consensus.as_ref()).map_or((0, 0), FrameQueue::waiting);
+        let (transactions_messages, transactions_bytes) = self.transactions.waiting();
+        QueueLengths {
+            consensus_messages,
+            consensus_bytes,
+            transactions_messages,
+            transactions_bytes,
+            bodies: self.bodies.as_ref().map_or(0, BodyQueue::waiting),
         }
     }
 }

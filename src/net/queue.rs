@@ -141,6 +141,12 @@ impl FrameQueue {
         }
     }
 
+    /// How many frames wait, and their bytes.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock().expect("no holder panics");
+        (state.frames.len(), state.bytes)
+    }
+
     /// No more frames are taken or accepted.
     pub(super) fn close(&self) {
         let mut state = self.state.lock().expect("no holder panics");

@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Response, Sse};
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -20,6 +20,8 @@ use super::RpcError;
 use super::cookie::Cookie;
 use super::jsonrpc::{Access, CallError, MAX_BATCH, Method, Params, Request, response};
 use super::listener::BoundedListener;
+use super::live::Events;
+use super::{metrics, page};
 
 /// The longest request, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -27,10 +29,14 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long answers under way may take once the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What `GET /health` needs from what the methods work on.
-pub(super) trait Health: Send + Sync + 'static {
+/// What is served besides the methods.
+pub(super) trait Site: Send + Sync + 'static {
     /// The body of `GET /health`.
     fn health(&self) -> Value;
+    /// The body of `GET /metrics`.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
+    /// What `GET /events` sends; `None` when too many listen already.
+    fn events(&self) -> Option<Events>;
 }
 
 /// The methods, what they work on, and who may call them.
@@ -42,15 +48,17 @@ pub(super) struct Service<C> {
 }
 
 /// Serves until `cancel`.
-pub(super) async fn serve<C: Health>(
+pub(super) async fn serve<C: Site>(
     listener: TcpListener,
     service: Service<C>,
     cancel: CancellationToken,
 ) -> Result<(), RpcError> {
     let service = Arc::new(service);
     let router = Router::new()
-        .route("/", post(answer::<C>))
+        .route("/", post(answer::<C>).get(page::serve))
+        .route("/events", get(events::<C>))
         .route("/health", get(health::<C>))
+        .route("/metrics", get(metrics::<C>))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(service.clone(), guard::<C>))
         .with_state(service);
@@ -68,7 +76,7 @@ pub(super) async fn serve<C: Health>(
 }
 
 /// Refuses requests that a web page could have made.
-async fn guard<C: Health>(
+async fn guard<C: Site>(
     State(service): State<Arc<Service<C>>>,
     request: HttpRequest,
     next: Next,
@@ -79,11 +87,26 @@ async fn guard<C: Health>(
     }
 }
 
-async fn health<C: Health>(State(service): State<Arc<Service<C>>>) -> Response {
+async fn health<C: Site>(State(service): State<Arc<Service<C>>>) -> Response {
     json(StatusCode::OK, &service.calls.health())
 }
 
-async fn answer<C: Health>(
+async fn metrics<C: Site>(State(service): State<Arc<Service<C>>>) -> Response {
+    let content_type = [(CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (content_type, service.calls.metrics().await).into_response()
+}
+
+async fn events<C: Site>(State(service): State<Arc<Service<C>>>) -> Response {
+    match service.calls.events() {
+        Some(events) => Sse::new(events).into_response(),
+        None => {
+            let sentence = "as many pages are open as are served at a time; close one\n";
+            (StatusCode::SERVICE_UNAVAILABLE, sentence).into_response()
+        }
+    }
+}
+
+async fn answer<C: Site>(
     State(service): State<Arc<Service<C>>>,
     headers: HeaderMap,
     body: Bytes,
@@ -115,7 +138,7 @@ fn json(status: StatusCode, body: &Value) -> Response {
     (status, content_type, body.to_string()).into_response()
 }
 
-impl<C: Health> Service<C> {
+impl<C: Site> Service<C> {
     pub(super) fn new(
         calls: Arc<C>,
         methods: Vec<Method<C>>,

@@ -14,9 +14,17 @@ struct Counter {
     changes: AtomicU64,
 }
 
-impl Health for Counter {
+impl Site for Counter {
     fn health(&self) -> Value {
         json!({ "status": "ok" })
+    }
+
+    async fn metrics(&self) -> String {
+        "# EOF\n".into()
+    }
+
+    fn events(&self) -> Option<Events> {
+        None
     }
 }
 
@@ -215,7 +223,7 @@ async fn size_path_and_verb_are_limited() {
     let long = "x".repeat(MAX_BODY_BYTES + 1);
     let (status, _) = server.send("POST /", &server.host(), &long).await;
     assert_eq!(status, 413);
-    assert_eq!(server.send("GET /", &server.host(), "").await.0, 405);
+    assert_eq!(server.send("PUT /", &server.host(), "").await.0, 405);
     assert_eq!(server.send("GET /other", &server.host(), "").await.0, 404);
     let (status, body) = server.send("GET /health", &server.host(), "").await;
     assert_eq!((status, body.as_str()), (200, "{\"status\":\"ok\"}"));

@@ -135,6 +135,16 @@ impl Params {
         }
     }
 
+    /// No parameters.
+    pub(super) fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// One parameter.
+    pub(super) fn one(name: &str, value: Value) -> Self {
+        Self(BTreeMap::from([(name.to_owned(), value)]))
+    }
+
     pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, CallError> {
         self.optional(name)?
             .ok_or_else(|| CallError::invalid_params(format!("parameter {name:?} is missing")))

@@ -1,4 +1,5 @@
-//! The node's one local port: JSON-RPC 2.0 over HTTP (`POST /`) and `GET /health`.
+//! The node's one local port: JSON-RPC 2.0 over HTTP (`POST /`), `GET /metrics`, `GET /health`, and a
+//! live page (`GET /`, fed by `GET /events`).
 //!
 //! It serves this machine only. The `Host` header must be a loopback address or `localhost`, and an
 //! `Origin` header, which browsers send, must be the RPC's own: a web page cannot reach it, not
@@ -6,14 +7,18 @@
 //! `rpc.cookie`, new at each start, as HTTP Basic.
 //!
 //! Limits: 1 MiB of request, 50 calls in a batch, 64 connections (more wait in the
-//! system's queue), 32 calls waiting for an event (more are refused).
+//! system's queue), 32 calls waiting for an event and 8 pages (more are refused).
 
 mod context;
 mod cookie;
+mod finality;
 mod http;
 mod jsonrpc;
 mod listener;
+mod live;
 mod methods;
+mod metrics;
+mod page;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,8 +75,19 @@ pub fn start(
             file: environment.cookie.name(),
             source,
         })?;
-    let calls = methods::Calls::new(context, cancel.clone());
+    let (live, observer) = live::channel(&context);
+    let calls = methods::Calls::new(context, cancel.clone(), live);
+    let observing = observer.run(calls.clone(), cancel.clone());
     let service = http::Service::new(calls, methods::all(), cookie, address);
-    let running = http::serve(environment.listener, service, cancel);
+    let serving = http::serve(environment.listener, service, cancel);
+    let running = async {
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            result = &mut serving => return result,
+            // It ends at `cancel`, and with it the streams that serving would wait for.
+            () = observing => {}
+        }
+        serving.await
+    };
     Ok((address, running))
 }

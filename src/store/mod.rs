@@ -164,6 +164,14 @@ impl Store {
         &self.inner.place
     }
 
+    /// The size of the database, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.inner
+            .size
+            .bytes
+            .load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// The consensus log.
     pub fn wal(&self) -> Wal {
         Wal {

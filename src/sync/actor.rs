@@ -123,8 +123,8 @@ impl<N: Network> Actor<N> {
             if let Some(received) = &mut running.received
                 && received.has_changed().unwrap_or(false)
             {
-                received.mark_unchanged();
-                self.plan.progress(now, *id);
+                let bytes = *received.borrow_and_update();
+                self.plan.received(now, *id, bytes);
             }
         }
     }
@@ -155,7 +155,7 @@ impl<N: Network> Actor<N> {
         let now = Instant::now();
         match event {
             Event::Opened(received) => {
-                self.plan.progress(now, id);
+                self.plan.opened(now, id);
                 if let Some(running) = self.running.get_mut(&id) {
                     running.received = Some(received);
                 }

@@ -19,6 +19,8 @@ mod options;
 mod pool;
 #[path = "../sim/power.rs"]
 mod power;
+#[path = "../sim/puppet/mod.rs"]
+mod puppet;
 mod report;
 #[path = "../sim/run.rs"]
 #[allow(dead_code, reason = "the suite's tests use other parts of it")]

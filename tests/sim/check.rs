@@ -43,6 +43,8 @@ struct State {
     one_sided: BTreeMap<(usize, usize), Instant>,
     /// Pairs with a fault between them; `None` while it lasts, then when it ended.
     faults: BTreeMap<(usize, usize), Option<Instant>>,
+    /// Nodes that do not keep the rules: what becomes of their connections is no violation.
+    puppets: BTreeSet<usize>,
     /// Whose blocks and tips are known.
     blocks: BTreeMap<(GenesisHash, Height), (BlockHash, usize)>,
     tips: BTreeMap<(GenesisHash, usize), Height>,
@@ -69,6 +71,11 @@ impl Checker {
                 ..State::default()
             }),
         }
+    }
+
+    /// A puppet takes a node's place.
+    pub fn puppet(&self, node: usize) {
+        self.state().puppets.insert(node);
     }
 
     /// A node is seen at a further address from now on.
@@ -162,7 +169,8 @@ impl Checker {
     pub fn look_for_one_sided(&self) {
         let mut state = self.state();
         let held: BTreeSet<(usize, usize)> = state.held.keys().copied().collect();
-        let lonely = |(a, b): &(usize, usize)| !held.contains(&(*b, *a));
+        let puppets = state.puppets.clone();
+        let lonely = |(a, b): &(usize, usize)| !held.contains(&(*b, *a)) && !puppets.contains(b);
         let now = Instant::now();
         state
             .one_sided
@@ -269,7 +277,8 @@ impl Checker {
                 .event(format!("{a} - {b}: #{} gave way", before.connection));
             return;
         }
-        state.disconnects += 1;
+        let by_puppet = state.puppets.contains(&other);
+        state.disconnects += usize::from(!by_puppet);
         let known = net.known_peers().into_iter();
         let why = known
             .filter(|known| state.nodes.get(&known.ip) == Some(&other))
@@ -280,6 +289,7 @@ impl Checker {
             before.connection
         );
         let injected = match state.faults.get(&pair(node, other)) {
+            _ if by_puppet => true,
             None => false,
             Some(None) => true,
             Some(Some(end)) => end.elapsed() <= AFTERMATH,

@@ -3,6 +3,7 @@
 //!
 //! - `wire`, `disk`, `world`: the network, the disks, the nodes and the faults;
 //! - `power`: a machine's power, which can fail at any point at which something is written or sent;
+//! - `puppet`: masternodes that do not keep the rules;
 //! - `journal`, `check`, `signatures`, `run`: the trace, the invariants, and how a scenario is run and
 //!   repeated;
 //! - `scenarios`: one short story per test.
@@ -13,6 +14,7 @@ mod check;
 mod disk;
 mod journal;
 mod power;
+mod puppet;
 mod run;
 mod scenarios;
 mod signatures;

@@ -14,7 +14,7 @@ use super::signatures::Signatures;
 use super::world::{Plan, World};
 
 /// The variable that replaces every scenario's seed.
-const SEED: &str = "SIM_SEED";
+pub const SEED: &str = "SIM_SEED";
 
 /// The variable that shows the nodes' own logs, in the form of `tracing`'s filters.
 const LOG: &str = "SIM_LOG";

@@ -52,7 +52,7 @@ impl Signatures {
             said.insert(slot, block);
             return;
         };
-        if *before != block {
+        if *before != block && !self.journal.is_shared(&slot.0) {
             let (voter, height, round, kind) = slot;
             self.journal.violation(format!(
                 "{voter} signed twice: {kind} at height {height}, round {round}, of {before} and of {block}"

@@ -129,6 +129,17 @@ impl<P: Ports> Host<P> {
     fn decode_log(&mut self, content: WalContent) -> Result<Option<Vec<Entry>>, String> {
         let decoded = wal::decode(self.height, &content.entries);
         let entries = decoded.map_err(|damage| damage.to_string())?;
+        let (held, signed) = (
+            content.entries.len() as u64,
+            self.guard.entries_signed(self.height),
+        );
+        if held < signed && held > 0 {
+            return Err(format!(
+                "the consensus log of height {} has {held} entries, but it had {signed} when this \
+                 node signed there: it is an older copy",
+                self.height
+            ));
+        }
         let now = Instant::now();
         for (hash, bytes) in content.bodies {
             self.bodies
@@ -317,17 +328,22 @@ impl<P: Ports> Host<P> {
     }
 
     async fn flush_log(&mut self) -> Result<(), ConsensusError> {
-        let Some((entries, named)) = self.log.take() else {
+        let Some(batch) = self.log.take() else {
             return Ok(());
         };
-        let bodies = named
+        let bodies = (batch.named)
             .into_iter()
             .filter_map(|hash| {
                 let content = self.bodies.content(self.height, hash)?;
                 Some((hash, content.bytes.as_ref().clone()))
             })
             .collect();
-        self.ports.wal_append(self.height, entries, bodies).await?;
+        self.ports
+            .wal_append(self.height, batch.entries, bodies)
+            .await?;
+        if let Some(entries) = batch.signed {
+            self.guard.signed(entries).await?;
+        }
         Ok(())
     }
 

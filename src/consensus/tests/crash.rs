@@ -192,7 +192,9 @@ async fn a_node_that_lost_everything_and_heard_of_the_chain_too_late_signs_nothi
     *node.ports.disk.lock().unwrap() = Disk::default();
     node.ports.tip.send_replace(genesis_tip(&world.genesis));
     // All that would tell it of blocks is late.
-    world.filter(|_, to, message| !(to == 1 && matches!(message, Some(ConsensusMessage::Commit(_)))));
+    world.filter(|_, to, message| {
+        !(to == 1 && matches!(message, Some(ConsensusMessage::Commit(_))))
+    });
     world.start(1).await;
     let began = |world: &World| world.nodes[1].state.load().unwrap().is_some();
     world.until("a first signature", 20, began).await;
@@ -201,7 +203,10 @@ async fn a_node_that_lost_everything_and_heard_of_the_chain_too_late_signs_nothi
     world.filter(|_, _, _| true);
     world.start(1).await;
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let reason = world.status(1).not_signing.expect("it knows nothing of what it signed");
+    let reason = world
+        .status(1)
+        .not_signing
+        .expect("it knows nothing of what it signed");
     assert!(reason.contains("was missing"), "{reason}");
     let at = world.height(0);
     world.reach(&ALL, at + 4, 60).await;

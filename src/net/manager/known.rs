@@ -62,6 +62,8 @@ struct End {
     at_ms: u64,
     direction: Direction,
     reason: CloseReason,
+    /// This node ended or refused it.
+    by_us: bool,
     /// How long the connection lasted; `None` for a refusal.
     lasted: Option<Duration>,
 }
@@ -301,6 +303,7 @@ impl KnownPeers {
             at_ms,
             direction: end.direction,
             reason: end.reason.clone(),
+            by_us: end.by_us,
             lasted: Some(end.lasted),
         });
     }
@@ -332,7 +335,7 @@ impl KnownPeers {
         &mut self,
         ip: PeerIp,
         direction: Direction,
-        reason: &CloseReason,
+        (reason, by_us): (&CloseReason, bool),
         at_ms: u64,
     ) {
         if let Some(record) = self.records.get_mut(&ip) {
@@ -340,6 +343,7 @@ impl KnownPeers {
                 at_ms,
                 direction,
                 reason: reason.clone(),
+                by_us,
                 lasted: None,
             });
         }
@@ -421,6 +425,7 @@ impl KnownRecord {
             Link::Waiting { next_dial_ms, .. } => Some(next_dial_ms),
             _ => None,
         };
+        let last = self.newest();
         let told = |end: &End| (end.at_ms, end.direction, end.sentence());
         KnownPeer {
             ip: self.ip,
@@ -431,14 +436,22 @@ impl KnownRecord {
             failures: self.backoff.failures(),
             last_end: self.last_end.as_ref().map(told),
             last_refusal: self.last_refusal.as_ref().map(told),
+            last_reason: last.map(|end| end.reason.to_string()),
+            last_code: last.map(|end| end.reason.code.name()),
+            last_by_us: last.map(|end| end.by_us),
             explanation: self.explain(now_ms),
         }
     }
 
+    /// The newer of the last disconnect and the last refusal.
+    fn newest(&self) -> Option<&End> {
+        let both = [&self.last_end, &self.last_refusal].into_iter().flatten();
+        both.max_by_key(|end| end.at_ms)
+    }
+
     fn explain(&self, now_ms: u64) -> String {
         let seconds_to = |at_ms: u64| at_ms.saturating_sub(now_ms).div_ceil(1000);
-        let newest = [&self.last_end, &self.last_refusal].into_iter().flatten();
-        let last = match newest.max_by_key(|end| end.at_ms) {
+        let last = match self.newest() {
             Some(end) => format!("; last: {}", end.sentence()),
             None => String::new(),
         };

@@ -120,6 +120,8 @@ impl Manager {
             agent = new.hello.agent,
             "connected"
         );
+        self.count(|counts| *counts.established.entry(new.direction).or_default() += 1);
+        let facts = peer.facts();
         self.state.known.connected(facts);
         self.state.registry.insert(new.ip, peer.clone());
         self.state.registry_changed = true;

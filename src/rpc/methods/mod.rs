@@ -14,8 +14,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::context::RpcContext;
-use super::http::Health;
+use super::http::Site;
 use super::jsonrpc::{CallError, Method};
+use super::live::{Events, Live};
+use super::metrics;
 use crate::types::{Address, Network, TxOutput};
 
 /// The most calls that wait for an event at a time.
@@ -27,15 +29,22 @@ pub(super) struct Calls {
     /// Ends waiting calls when the RPC stops.
     ending: CancellationToken,
     waiting: Semaphore,
+    live: Live,
 }
 
 impl Calls {
-    pub(super) fn new(node: RpcContext, ending: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(node: RpcContext, ending: CancellationToken, live: Live) -> Arc<Self> {
         Arc::new(Self {
             node,
             ending,
             waiting: Semaphore::new(MAX_WAITING),
+            live,
         })
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> &RpcContext {
+        &self.node
     }
 
     fn network(&self) -> Network {
@@ -55,13 +64,21 @@ impl Calls {
     }
 }
 
-impl Health for Calls {
+impl Site for Calls {
     fn health(&self) -> Value {
         json!({
             "status": "ok",
             "height": self.node.chain.tip().height,
             "peers": self.node.net.peers().len(),
         })
+    }
+
+    async fn metrics(&self) -> String {
+        metrics::render(&self.node, self.live.finality()).await
+    }
+
+    fn events(&self) -> Option<Events> {
+        self.live.subscribe()
     }
 }
 
@@ -113,6 +130,41 @@ mod tests {
             .filter_map(|line| line.split([' ', '(']).next())
             .collect();
         assert_eq!(listed, names);
+    }
+
+    /// What every node of this kind is asked by tools and people; renaming one breaks them.
+    #[test]
+    fn the_methods_that_are_promised_exist() {
+        let names: BTreeSet<&str> = all().iter().map(|method| method.name).collect();
+        for promised in [
+            "getblockchaininfo",
+            "getpeerinfo",
+            "getnetworkinfo",
+            "getconnectioncount",
+            "getblockcount",
+            "getblockhash",
+            "getblock",
+            "getrawmempool",
+            "getmempoolinfo",
+            "sendrawtransaction",
+            "getrawtransaction",
+            "gettxout",
+            "setban",
+            "listbanned",
+            "clearbanned",
+            "disconnectnode",
+            "uptime",
+            "stop",
+            "help",
+            "masternodelist",
+            "masternodestatus",
+            "getconsensusinfo",
+            "getsyncinfo",
+            "gettransactionfinality",
+            "waittransactionfinality",
+        ] {
+            assert!(names.contains(promised), "{promised}");
+        }
     }
 
     #[test]

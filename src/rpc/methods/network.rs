@@ -20,7 +20,7 @@ const MAX_TIME_MS: u64 = 253_402_300_799_000;
 pub(super) fn methods() -> Vec<Method<Calls>> {
     methods! {
         Read getnetworkinfo(): "this node on the network: its address, pin, connections, recent refusals",
-        Read getpeerinfo(): "every connected peer: direction, round-trip times, tip, bytes by stream",
+        Read getpeerinfo(): "every connected peer: direction, round-trip times, tip, bytes by stream, queues, how it last ended",
         Read getknownpeers(): "every known peer, connected or not, with a sentence that explains it",
         Read getconnectioncount(): "the number of connected peers",
         Read listbanned(): "every banned address: since when, until when, by whom, why",
@@ -42,6 +42,7 @@ async fn getnetworkinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError
             .filter(|peer| peer.direction == direction)
             .count()
     };
+    let counts = node.net.counts();
     let refused = node.net.refused().into_iter();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -52,6 +53,8 @@ async fn getnetworkinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError
         "pin": node.net.pin(),
         "name": node.node.name,
         "connections": peers.len(),
+        "established_in": counts.established.get(&Direction::Inbound).unwrap_or(&0),
+        "established_out": counts.established.get(&Direction::Outbound).unwrap_or(&0),
         "connections_in": count(Direction::Inbound),
         "connections_out": count(Direction::Outbound),
         "connections_masternodes": peers.iter().filter(|peer| peer.masternode.is_some()).count(),
@@ -67,7 +70,17 @@ async fn getnetworkinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError
 
 async fn getpeerinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
     let peers = calls.node.net.peers();
-    peers.iter().map(describe).collect()
+    let known = calls.node.net.known_peers();
+    let with_history = peers.iter().map(|peer| {
+        let mut value = describe(peer)?;
+        let record = known.iter().find(|record| record.ip == peer.ip);
+        let last = record.and_then(|record| record.last_end.as_ref());
+        value["last_disconnect"] = last.map_or(Value::Null, |(at_ms, direction, reason)| {
+            json!({ "time_ms": at_ms, "direction": direction, "reason": reason })
+        });
+        Ok(value)
+    });
+    with_history.collect()
 }
 
 fn describe(peer: &PeerInfo) -> Result<Value, CallError> {

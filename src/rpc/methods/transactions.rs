@@ -18,6 +18,7 @@ const DEFAULT_WAIT_MS: u64 = 30_000;
 pub(super) fn methods() -> Vec<Method<Calls>> {
     methods! {
         Read getrawmempool("verbose"): "ids of the waiting transactions, best fee rate first; verbose: with size and fee",
+        Read getmempoolinfo(): "how much waits for a block, and what peers did wrong",
         Read getrawtransaction("txid", "verbose"): "a waiting or final transaction as hex; verbose: taken apart",
         Read gettxout("txid", "index"): "an unspent output of a final block; null when there is none",
         Read gettransactionfinality("txid"): "whether a transaction is final, waiting or unknown",
@@ -34,6 +35,11 @@ async fn getrawmempool(calls: Arc<Calls>, mut params: Params) -> Result<Value, C
         true => serde_json::to_value(waiting).map_err(CallError::internal),
         false => Ok(waiting.iter().map(|one| json!(one.txid)).collect()),
     }
+}
+
+async fn getmempoolinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
+    let stats = calls.node.mempool.stats().await;
+    serde_json::to_value(stats).map_err(CallError::internal)
 }
 
 async fn getrawtransaction(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {

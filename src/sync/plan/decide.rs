@@ -288,6 +288,7 @@ impl<S: Clone, B> Plan<S, B> {
             next: first,
             last,
             progress_at: now,
+            counted_bytes: 0,
         };
         self.requests.insert(id, request);
         id

@@ -19,6 +19,9 @@ pub(in crate::sync) struct Limits {
     pub commit_blocks: usize,
     /// Bytes of bodies in one commit, but always one block.
     pub commit_bytes: usize,
+    /// So many bytes of an answer, or a whole body, are progress. Less is none: an answer may not be
+    /// drawn out for ever a byte at a time.
+    pub progress_bytes: u64,
     /// Without progress for this long, another peer is asked as well.
     pub hedge_after: Duration,
     /// Without progress for this long, a request is given up.
@@ -43,6 +46,7 @@ impl Limits {
         held_bytes: 64 * 1024 * 1024,
         commit_blocks: 64,
         commit_bytes: 16 * 1024 * 1024,
+        progress_bytes: 16 * 1024,
         hedge_after: Duration::from_secs(3),
         stall_after: Duration::from_secs(20),
         aside_first: Duration::from_secs(2),

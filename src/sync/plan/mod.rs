@@ -14,6 +14,7 @@
 //! again later; the one next to commit never is.
 //!
 //! # Peers that do not deliver
+//! * Progress is a body, or [`Limits::progress_bytes`]: a few bytes now and then are none.
 //! * A request without progress for [`Limits::hedge_after`] no longer covers its heights: one more
 //!   peer is asked for them, and whoever is second loses its request.
 //! * Without progress for [`Limits::stall_after`] a request is given up.
@@ -159,6 +160,8 @@ struct InFlight {
     next: Height,
     last: Height,
     progress_at: Instant,
+    /// The bytes received when they last were progress.
+    counted_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -202,9 +205,19 @@ impl<S: Clone, B> Plan<S, B> {
         self.drop_requests(|request| gone.contains(&request.peer));
     }
 
-    /// Bytes of an answer have arrived.
-    pub(super) fn progress(&mut self, now: Instant, id: RequestId) {
+    /// The peer has the request: it waited for other requests until now.
+    pub(super) fn opened(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.requests.get_mut(&id) {
+            request.progress_at = now;
+        }
+    }
+
+    /// So many bytes of an answer have arrived so far.
+    pub(super) fn received(&mut self, now: Instant, id: RequestId, bytes: u64) {
+        if let Some(request) = self.requests.get_mut(&id)
+            && bytes >= request.counted_bytes + self.limits.progress_bytes
+        {
+            request.counted_bytes = bytes;
             request.progress_at = now;
         }
     }

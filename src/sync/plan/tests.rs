@@ -17,6 +17,8 @@ enum Nature {
     HoldsNothing,
     /// Announces a height that nobody has, and never answers.
     Silent,
+    /// The same, but a few bytes of its answer come every second.
+    Drips,
     /// Answers what no honest peer answers.
     Wrong,
     /// Serves a few bodies of each request and then nothing more.
@@ -57,6 +59,10 @@ enum Event {
     Failed {
         id: RequestId,
         failure: Failure,
+    },
+    Dripped {
+        id: RequestId,
+        bytes: u64,
     },
     Committed {
         last: u64,
@@ -277,6 +283,7 @@ impl World {
             Nature::HoldsNothing => self.after(5, fail(Failure::NotHeld)),
             Nature::Wrong => self.after(5, fail(Failure::Wrong("bad certificate".into()))),
             Nature::Silent | Nature::Boaster => {}
+            Nature::Drips => self.after(1_000, Event::Dripped { id, bytes: 10 }),
             Nature::StopsAfter(count) if headers || first <= self.truth => {
                 self.serve(id, headers, first, last.min(self.truth), 5, count);
             }
@@ -322,6 +329,13 @@ impl World {
             Event::Failed { id, failure } => {
                 self.in_flight.remove(&id);
                 self.plan.failed(now, id, failure);
+            }
+            Event::Dripped { id, bytes } => {
+                if self.in_flight.contains_key(&id) {
+                    self.plan.received(now, id, bytes);
+                    let bytes = bytes + 10;
+                    self.after(1_000, Event::Dripped { id, bytes });
+                }
             }
             Event::Committed { last } => {
                 self.committing = false;
@@ -403,6 +417,18 @@ fn a_peer_that_announces_what_nobody_has_delays_no_one() {
         let mut world = World::new(false, 2480, [liar, honest(2480)]);
         world.run_to(2480, Duration::from_secs(20));
     }
+}
+
+#[test]
+fn peers_that_draw_their_answers_out_delay_no_one_for_long() {
+    let natures = [Nature::Drips, Nature::Drips, Nature::Drips, honest(300)];
+    let mut world = World::new(false, 300, natures);
+    world.run_to(300, 2 * MINUTE);
+    let replaced = world.plan.replaced();
+    assert!(
+        replaced.iter().all(|(peer, _)| *peer != ip(3)),
+        "{replaced:?}"
+    );
 }
 
 #[test]
@@ -549,6 +575,7 @@ fn any_nature() -> impl Strategy<Value = Nature> {
         (0..2_000u64, 1..4_000u64).prop_map(|(tip, latency_ms)| Nature::Honest { tip, latency_ms }),
         Just(Nature::HoldsNothing),
         Just(Nature::Silent),
+        Just(Nature::Drips),
         Just(Nature::Wrong),
         Just(Nature::Boaster),
         (0..70u64).prop_map(Nature::StopsAfter),

@@ -538,3 +538,45 @@ async fn one_peer_cannot_take_all_places_of_the_server() {
     assert!(frames.recv().await.is_some(), "another peer is served");
     cancel.cancel();
 }
+
+/// Four peers take all places and read nothing; a fifth is served all the same, and so is a sixth.
+#[tokio::test(start_paused = true)]
+async fn places_without_progress_go_to_those_who_wait() {
+    let test = TestNet::new(&[1]);
+    let source = grown(&test, 5).await;
+    let cancel = CancellationToken::new();
+    let (requests, serve) = mpsc::channel(4);
+    tokio::spawn(server::serve(source, serve, cancel.clone()));
+    let request = SyncRequest::Bodies {
+        first: Height(1),
+        last: Height(5),
+    };
+    let mut unread = Vec::new();
+    for peer in [1, 2, 3, 4] {
+        for _ in 0..MAX_SERVED_PER_PEER {
+            let (sink, frames) = mpsc::channel(1);
+            let serve = Serve {
+                peer: ip(peer),
+                request,
+                answer: FakeSink(sink),
+            };
+            assert!(requests.send(serve).await.is_ok(), "the server lives");
+            unread.push(frames);
+        }
+    }
+    for peer in [5, 6] {
+        let (sink, mut frames) = mpsc::channel(1);
+        let serve = Serve {
+            peer: ip(peer),
+            request,
+            answer: FakeSink(sink),
+        };
+        let asked = tokio::time::Instant::now();
+        assert!(requests.send(serve).await.is_ok(), "the server lives");
+        for height in 1..=5 {
+            assert!(frames.recv().await.is_some(), "the body of {height}");
+        }
+        assert!(asked.elapsed() <= Duration::from_secs(5));
+    }
+    cancel.cancel();
+}

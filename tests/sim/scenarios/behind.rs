@@ -19,7 +19,7 @@ fn a_node_far_behind_catches_up_and_takes_part(seed: u64) {
     let blocks = sized(10_000, 1_500);
     let plan = Plan {
         full_nodes: 1,
-        powers: vec![100],
+        powers: &[100],
         slot: SECOND,
         link: Link::INTERNET,
         ..Plan::new(2)

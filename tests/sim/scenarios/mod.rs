@@ -65,6 +65,7 @@ fn timed(story: fn(u64)) {
 
 mod behind;
 mod burst;
+pub mod byzantine;
 mod clocks;
 mod crashes;
 mod disks;
@@ -98,6 +99,7 @@ pub fn all() -> Vec<Scenario> {
         restart::ALL,
         start::ALL,
         uplinks::ALL,
+        trace::ALL,
     ];
-    files.concat()
+    [files.concat(), byzantine::FILES.concat()].concat()
 }

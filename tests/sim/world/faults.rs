@@ -47,8 +47,7 @@ impl World {
     pub fn bad_links(&mut self, node: usize, link: Link) {
         self.journal.event(format!("{} has {link:?}", name(node)));
         for other in self.all().into_iter().filter(|other| *other != node) {
-            self.wire.set_link(address(node), address(other), link);
-            self.wire.set_link(address(other), address(node), link);
+            self.set_links(node, other, link);
             self.bad.insert((node.min(other), node.max(other)));
             self.checker.fault_begins(node, other);
         }
@@ -58,10 +57,15 @@ impl World {
     pub fn good_links(&mut self) {
         self.journal.event("all links are good");
         for (a, b) in std::mem::take(&mut self.bad) {
-            self.wire.set_link(address(a), address(b), self.link);
-            self.wire.set_link(address(b), address(a), self.link);
+            self.set_links(a, b, self.link);
         }
         self.note_ended_faults();
+    }
+
+    fn set_links(&self, a: usize, b: usize, link: Link) {
+        let (a, b) = (&self.machines[a], &self.machines[b]);
+        self.wire.set_link(a.inside, b.outside, link);
+        self.wire.set_link(b.inside, a.outside, link);
     }
 
     /// The faults between two nodes that run and reach each other over good links are over.

@@ -64,11 +64,16 @@ pub(super) fn record(node: usize) -> MasternodeRecord {
     .signed(&consensus_key(node), Network::Dev)
 }
 
+fn power(plan: &Plan, node: usize) -> u64 {
+    let first = if node == 0 { plan.first_power } else { 1 };
+    plan.powers.get(node).copied().unwrap_or(first)
+}
+
 pub(super) fn genesis(plan: &Plan) -> Genesis {
     let masternode = |node| GenesisMasternode {
         name: name(node),
         consensus_key: (&consensus_key(node)).into(),
-        power: plan.powers.get(node).copied().unwrap_or(1),
+        power: power(plan, node),
         payout: Address([9; 32]),
     };
     let allocation = Allocation {

@@ -8,6 +8,7 @@ mod keys;
 mod machines;
 mod payments;
 mod power;
+mod puppets;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,7 @@ use super::check::{Checker, name};
 use super::disk::{Disk, fates};
 use super::journal::Journal;
 use super::power::{Power, PoweredFile, PoweredSocket, powered_disk};
+use super::puppet::Puppet;
 use super::wire::{Link, Rate, Sent, Socket, Wire};
 
 /// The time of day at which every run begins, and its chain with it.
@@ -50,14 +52,16 @@ const BEGIN_MS: u64 = 1_795_000_000_000;
 
 /// What a world is made of. What is special about one machine is said of it before it starts, by the
 /// methods in `machines` and `faults`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Masternodes. The first has the lowest address.
     pub masternodes: usize,
     /// Nodes without a consensus key, numbered after the masternodes, with higher addresses.
     pub full_nodes: usize,
-    /// The masternodes' voting powers; 1 where none is given.
-    pub powers: Vec<u64>,
+    /// The first masternode's voting power; the others have 1.
+    pub first_power: u64,
+    /// Instead, the voting powers of the first masternodes.
+    pub powers: &'static [u64],
     pub slot: Duration,
     pub link: Link,
     /// Outputs of 10 TIME to spend: one for each transaction of a story.
@@ -69,7 +73,8 @@ impl Plan {
         Self {
             masternodes,
             full_nodes: 0,
-            powers: Vec::new(),
+            first_power: 1,
+            powers: &[],
             slot: Duration::from_secs(5),
             link: Link::CLEAN,
             allocations: 64,
@@ -88,12 +93,17 @@ pub struct World {
     /// How many of the machines are masternodes.
     masternodes: usize,
     machines: Vec<Machine>,
+    /// The masternodes that do not keep the rules.
+    puppets: BTreeMap<usize, Puppet>,
     submitted: Vec<Submitted>,
     spent: usize,
     link: Link,
     /// Pairs whose links are worse than that.
     bad: BTreeSet<(usize, usize)>,
+    /// Since when pairs that reach each other are not connected.
     apart: BTreeMap<(usize, usize), Instant>,
+    /// What was shown wrongly at the last look.
+    suspected: BTreeSet<String>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -119,10 +129,18 @@ struct Machine {
     running: Option<Running>,
 }
 
-struct Running {
-    node: Node,
+/// What a node starts with.
+struct Outfit {
+    files: NodeFiles,
+    environment: NodeEnvironment,
     socket: Arc<Socket>,
     power: Power,
+}
+
+struct Running {
+    node: Node,
+    power: Power,
+    socket: Arc<Socket>,
     observer: JoinHandle<()>,
 }
 
@@ -159,12 +177,14 @@ impl World {
             entropy,
             masternodes: plan.masternodes,
             machines: nodes.map(machine).collect(),
+            puppets: BTreeMap::new(),
             genesis,
             submitted: Vec::new(),
             spent: 0,
             link: plan.link,
             bad: BTreeSet::new(),
             apart: BTreeMap::new(),
+            suspected: BTreeSet::new(),
         }
     }
 
@@ -200,17 +220,33 @@ impl World {
 
     /// Starts a node with what its machine holds.
     pub async fn start(&mut self, node: usize) {
+        let outfit = self.outfit(node);
+        let started = Node::start(outfit.files, outfit.environment).await;
+        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
+        let checker = self.checker.clone();
+        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
+        self.machines[node].running = Some(Running {
+            node: running,
+            power: outfit.power,
+            socket: outfit.socket,
+            observer: tokio::spawn(observing),
+        });
+        self.note_ended_faults();
+    }
+
+    /// What a node starts with: what its machine holds, and a socket at its address.
+    fn outfit(&mut self, node: usize) -> Outfit {
         let machine = &mut self.machines[node];
         assert!(machine.running.is_none(), "{} runs already", name(node));
         machine.starts += 1;
         self.journal.event(format!("{} starts", name(node)));
         let power = Power::default();
         let socket = self.wire.socket(machine.inside);
-        let context = format!("{} start {}", name(node), machine.starts);
         let file = |file: &FileInMemory| PoweredFile {
             file: file.clone(),
             power: power.clone(),
         };
+        let context = format!("{} start {}", name(node), machine.starts);
         let environment = NodeEnvironment {
             socket: Arc::new(PoweredSocket {
                 socket: socket.clone(),
@@ -240,21 +276,16 @@ impl World {
             consensus_key: machine.consensus_key.map(consensus_key),
             lock: None,
         };
-        let started = Node::start(files, environment).await;
-        let running = started.unwrap_or_else(|why| panic!("{} does not start: {why}", name(node)));
-        let checker = self.checker.clone();
-        let observing = checker.observe(node, running.chain().clone(), running.net().clone());
-        machine.running = Some(Running {
-            node: running,
+        Outfit {
+            files,
+            environment,
             socket,
             power,
-            observer: tokio::spawn(observing),
-        });
-        self.note_ended_faults();
+        }
     }
 
     pub async fn start_all(&mut self) {
-        for node in self.all() {
+        for node in self.honest() {
             self.start(node).await;
         }
     }
@@ -304,6 +335,7 @@ impl World {
         let running = running.unwrap_or_else(|| panic!("{} does not run", name(node)));
         running.observer.abort();
         self.checker.gone(node);
+        self.forget_submitted_at(node);
         running
     }
 

@@ -11,15 +11,11 @@ use super::*;
 /// The encoded length of one output.
 const OUTPUT_BYTES: usize = 40;
 
-/// A transaction that a node has taken. That node answers for it while it stays up, and all do once
-/// it has been final.
+/// A transaction that a node has taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Submitted {
     pub txid: TxId,
-    pub node: usize,
-    /// Which of the node's starts took it.
-    pub start: u64,
-    pub was_final: bool,
+    pub at: usize,
 }
 
 impl World {
@@ -67,16 +63,16 @@ impl World {
         }
         while let Some(answer) = answers.join_next().await {
             match answer.unwrap() {
-                Ok(txid) => self.submitted.push(Submitted {
-                    txid,
-                    node,
-                    start: self.machines[node].starts,
-                    was_final: false,
-                }),
+                Ok(txid) => self.submitted.push(Submitted { txid, at: node }),
                 Err(reason) => refused.push(reason),
             }
         }
         refused
+    }
+
+    /// A node ends: what only it may have had may be lost.
+    pub(super) fn forget_submitted_at(&mut self, node: usize) {
+        self.submitted.retain(|submitted| submitted.at != node);
     }
 }
 

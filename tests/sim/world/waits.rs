@@ -40,21 +40,24 @@ impl World {
         self.within(limit, "level", Self::what_is_not_level).await
     }
 
-    /// Waits until no running node of the chain refuses to sign.
+    /// Waits until no running masternode of the chain refuses to sign.
     pub async fn all_sign_within(&mut self, limit: Duration) -> Duration {
         self.within(limit, "signing", Self::who_does_not_sign).await
     }
 
-    /// Waits until every submitted transaction is final on all running nodes of the chain. One
-    /// whose node has been down since, before it was final, need not be.
+    /// Waits until every submitted transaction is final on all running nodes of the chain.
     pub async fn transactions_final_within(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
-        let machines = &self.machines;
-        (self.submitted).retain(|one| one.was_final || machines[one.node].starts == one.start);
-        for at in 0..self.submitted.len() {
-            let txid = self.submitted[at].txid;
+        for Submitted { txid, .. } in self.submitted.clone() {
             for node in self.on_chain() {
-                while !self.is_final(node, txid).await {
+                while self
+                    .node(node)
+                    .chain()
+                    .find_transaction(txid)
+                    .await
+                    .unwrap()
+                    .is_none()
+                {
                     let node = name(node);
                     assert!(
                         Instant::now() < end,
@@ -63,13 +66,7 @@ impl World {
                     sleep(LOOK).await;
                 }
             }
-            self.submitted[at].was_final = true;
         }
-    }
-
-    async fn is_final(&self, node: usize, txid: TxId) -> bool {
-        let found = self.node(node).chain().find_transaction(txid).await;
-        found.unwrap().is_some()
     }
 
     async fn within(
@@ -91,8 +88,8 @@ impl World {
     }
 
     fn what_is_not_connected(&self) -> Option<String> {
-        for a in self.all() {
-            for b in self.all().into_iter().filter(|b| *b > a) {
+        for a in self.honest() {
+            for b in self.honest().into_iter().filter(|b| *b > a) {
                 let ends = (self.checker.held(a, b), self.checker.held(b, a));
                 let right = match ends {
                     (Some(a_end), Some(b_end)) if self.belong_together(a, b) => {
@@ -116,9 +113,12 @@ impl World {
             let holds = |machine: &Machine| machine.consensus_key == Some(*key);
             (self.on_chain().iter()).any(|node| holds(&self.machines[*node]))
         };
-        let absent = (0..self.masternodes).filter(|key| !here(key)).count();
+        let honest = |key: &usize| !self.puppets.contains_key(key);
+        let absent = (0..self.masternodes).filter(|key| honest(key) && !here(key));
+        let absent = absent.count();
         let missing = |node: &usize| {
-            let missing = self.consensus(*node).missing;
+            let mut missing = self.consensus(*node).missing;
+            missing.retain(|missing| !self.is_puppet(missing));
             let wrong = missing.len() != absent;
             wrong.then(|| format!("{} misses {missing:?}", name(*node)))
         };
@@ -183,6 +183,9 @@ impl World {
         self.checker.look_for_one_sided();
         self.look_for_late_reconnects();
         self.look_at_bounds().await;
+        for puppet in self.puppets.values_mut() {
+            puppet.look();
+        }
         for (node, machine) in self.machines.iter_mut().enumerate() {
             let Some(running) = &mut machine.running else {
                 continue;
@@ -206,10 +209,14 @@ impl World {
         self.within(limit, "heard by consensus", Self::whom_consensus_misses)
             .await;
         for node in self.masternodes_on_chain() {
-            let evidence = self.consensus(node).evidence;
-            if evidence > 0 && !self.key_in_two_places() {
-                let text = format!("{} saw {evidence} double signatures", name(node));
-                self.journal.violation(text);
+            for evidence in self.evidence(node).await {
+                let mut puppets = self.puppets.keys().map(|puppet| name(*puppet));
+                let of_puppet =
+                    puppets.any(|puppet| evidence.starts_with(&format!("{puppet} signed two ")));
+                if !of_puppet && !self.key_in_two_places() {
+                    let text = format!("{} holds evidence: {evidence}", name(node));
+                    self.journal.violation(text);
+                }
             }
         }
     }

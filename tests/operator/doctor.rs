@@ -1,0 +1,333 @@
+//! `timed doctor` before a node exists, while it is stopped, while it runs, and with what is broken.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use super::{Done, Place};
+
+/// The findings, and whether there was a fault.
+fn doctor(place: &Place, name: &str) -> (Value, i32) {
+    let done = place.run(&format!("doctor --json --data-dir {name}"));
+    (done.json(), done.code)
+}
+
+/// The first finding about something with these words.
+#[track_caller]
+fn find<'a>(findings: &'a Value, about: &str, words: &str) -> &'a Value {
+    let all = findings.as_array().unwrap();
+    let found = all
+        .iter()
+        .find(|one| one["about"] == about && one["sentence"].as_str().unwrap().contains(words));
+    found.unwrap_or_else(|| panic!("{about}: {words}: {findings:#}"))
+}
+
+#[track_caller]
+fn says(findings: &Value, about: &str, level: &str, words: &str) {
+    let found = find(findings, about, words);
+    assert_eq!(found["level"], level, "{found}");
+}
+
+#[test]
+fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.9.1"), ("beta", "127.0.9.2")]);
+    let (stopped, code) = doctor(&place, "alpha");
+    assert_eq!(code, 0, "{stopped:#}");
+    says(&stopped, "settings", "good", "timed.toml is whole");
+    says(&stopped, "genesis", "good", "2 masternodes");
+    says(&stopped, "node key", "good", "its pin is");
+    says(&stopped, "certificate", "good", "belongs to the node key");
+    says(
+        &stopped,
+        "consensus key",
+        "good",
+        "readable by its owner only",
+    );
+    says(&stopped, "wallet key", "good", "readable by its owner only");
+    says(
+        &stopped,
+        "own record",
+        "good",
+        "masternode alpha, serial 1, reached at 127.0.9.1:24200",
+    );
+    says(&stopped, "records", "good", "all 2 masternodes");
+    says(&stopped, "pins", "good", "no record is older");
+    says(&stopped, "UDP port", "good", "is free");
+    says(&stopped, "database", "note", "there is none yet");
+    says(&stopped, "node", "note", "it is not running");
+    says(
+        &stopped,
+        "masternode",
+        "warning",
+        "beta (127.0.9.2:24200) nothing listens on its UDP port",
+    );
+    find(&stopped, "disk", "are free");
+    find(&stopped, "socket buffers", "");
+
+    let alpha = place.start("alpha");
+    let (alone, code) = doctor(&place, "alpha");
+    assert_eq!(code, 1);
+    says(
+        &alone,
+        "quorum",
+        "fault",
+        "no quorum: power 1 of 2, missing: beta",
+    );
+    says(
+        &alone,
+        "masternode",
+        "fault",
+        "is not connected and nothing listens on its UDP port",
+    );
+    says(&alone, "clock", "note", "no peer is connected");
+    says(&alone, "own address", "note", "no peer is connected");
+    says(&alone, "database", "good", "in use by the running node");
+
+    let beta = place.start("beta");
+    let both = loop {
+        let (findings, code) = doctor(&place, "alpha");
+        if code == 0 {
+            break findings;
+        }
+    };
+    says(
+        &both,
+        "masternode",
+        "good",
+        "beta (127.0.9.2:24200) is connected",
+    );
+    says(&both, "quorum", "good", "quorum: power 2 of 2");
+    says(&both, "signing", "good", "this masternode signs");
+    says(&both, "clock", "good", "that of its peers");
+    says(
+        &both,
+        "own address",
+        "good",
+        "peers see this node at 127.0.9.1, as its record says",
+    );
+    find(&both, "UDP", "");
+    find(&both, "sync", "");
+    let text = place.must("doctor --data-dir alpha").stdout;
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+
+    // One that is stopped is told from one that refuses.
+    place.must("stop --data-dir alpha");
+    assert_eq!(alpha.exit_code(), Some(0));
+    let (stopped, _) = doctor(&place, "alpha");
+    says(&stopped, "database", "good", "opens, belongs to this chain");
+    says(
+        &stopped,
+        "masternode",
+        "good",
+        "beta (127.0.9.2:24200) answers over UDP",
+    );
+    place.must("stop --data-dir beta");
+    assert_eq!(beta.exit_code(), Some(0));
+}
+
+#[test]
+fn a_refusal_is_explained_on_both_sides() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.9.3"), ("beta", "127.0.9.4")]);
+    // Beta's node key is another one than alpha's record of it names: made anew at the same place.
+    place.must("init --data-dir other --network dev --name beta --ip 127.0.9.4");
+    for file in ["node.key", "node.pem"] {
+        std::fs::copy(
+            place.path("other").join(file),
+            place.path("beta").join(file),
+        )
+        .unwrap();
+    }
+    let (own, code) = doctor(&place, "beta");
+    assert_eq!(code, 1);
+    says(
+        &own,
+        "own record",
+        "fault",
+        "does not name the pin of node.key",
+    );
+
+    // As a full node it starts, and alpha refuses it.
+    std::fs::rename(place.path("beta/consensus.key"), place.path("kept")).unwrap();
+    let _alpha = place.start("alpha");
+    let _beta = place.start_full("beta");
+    let refused = loop {
+        let (findings, _) = doctor(&place, "alpha");
+        let text = findings.to_string();
+        if text.contains("pin_mismatch") {
+            break findings;
+        }
+    };
+    let finding = find(
+        &refused,
+        "masternode",
+        "because this node refused or ended it: pin_mismatch",
+    );
+    assert!(
+        finding["next"]
+            .as_str()
+            .unwrap()
+            .contains("get beta's newest record"),
+        "{finding}"
+    );
+    let told = loop {
+        let (findings, _) = doctor(&place, "beta");
+        if findings.to_string().contains("pin_mismatch") {
+            break findings;
+        }
+    };
+    find(
+        &told,
+        "masternode",
+        "because the peer refused or ended it: pin_mismatch",
+    );
+}
+
+#[test]
+fn what_is_broken_in_the_files_is_said_and_the_rest_still_checked() {
+    let empty = Place::new();
+    let (findings, code) = doctor(&empty, "nothing");
+    assert_eq!(code, 1);
+    says(
+        &findings,
+        "settings",
+        "fault",
+        "timed init --data-dir nothing",
+    );
+    says(&findings, "genesis", "fault", "genesis.toml is missing");
+    says(&findings, "node key", "fault", "node.key");
+
+    let place = Place::with_masternodes(&[("alpha", "127.0.9.5"), ("beta", "127.0.9.6")]);
+    let mode = |name: &str, mode| {
+        let path = place.path("alpha").join(name);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode("consensus.key", 0o644);
+    says(
+        &doctor(&place, "alpha").0,
+        "consensus key",
+        "fault",
+        "run: chmod 600 alpha/consensus.key",
+    );
+    mode("consensus.key", 0o600);
+
+    std::fs::remove_file(place.path("alpha/certs/beta.pem")).unwrap();
+    std::fs::copy(
+        place.path("public/alpha.pem"),
+        place.path("alpha/certs/beta.pem"),
+    )
+    .unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "records",
+        "warning",
+        "which the record of beta does not name",
+    );
+    std::fs::write(place.path("alpha/certs/beta.pem"), "nothing").unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "records",
+        "warning",
+        "beta.pem: ",
+    );
+    std::fs::remove_file(place.path("alpha/certs/beta.masternode.toml")).unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "records",
+        "warning",
+        "no record of masternode beta",
+    );
+    std::fs::remove_file(place.path("alpha/certs/alpha.masternode.toml")).unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "own record",
+        "fault",
+        "alpha.masternode.toml is missing",
+    );
+    for name in ["alpha", "beta"] {
+        for suffix in ["masternode.toml", "pem"] {
+            let file = format!("{name}.{suffix}");
+            let whole = place.path("public").join(&file);
+            std::fs::copy(whole, place.path("alpha/certs").join(&file)).unwrap();
+        }
+    }
+
+    let busy = std::net::UdpSocket::bind("127.0.9.5:24200").unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "UDP port",
+        "fault",
+        "another program has UDP port 24200",
+    );
+    drop(busy);
+
+    std::fs::write(place.path("alpha/chain.redb"), "not a database").unwrap();
+    let (findings, code) = doctor(&place, "alpha");
+    assert_eq!(code, 1);
+    says(&findings, "database", "fault", "chain.redb");
+    says(
+        &findings,
+        "signing",
+        "warning",
+        "consensus.state is missing",
+    );
+    assert_eq!(
+        std::fs::read(place.path("alpha/chain.redb")).unwrap(),
+        b"not a database"
+    );
+    std::fs::remove_file(place.path("alpha/chain.redb")).unwrap();
+
+    std::fs::write(place.path("alpha/pins.toml"), "nonsense").unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "pins",
+        "fault",
+        "pins.toml is damaged",
+    );
+    std::fs::remove_file(place.path("alpha/pins.toml")).unwrap();
+
+    std::fs::copy(place.path("beta/node.pem"), place.path("alpha/node.pem")).unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "certificate",
+        "fault",
+        "node.key and node.pem cannot be used together",
+    );
+    std::fs::remove_file(place.path("alpha/node.pem")).unwrap();
+    says(
+        &doctor(&place, "alpha").0,
+        "certificate",
+        "fault",
+        "node.pem cannot be read",
+    );
+
+    std::fs::copy(place.path("beta/consensus.key"), place.path("kept")).unwrap();
+    place.must("init --data-dir gamma --network dev --name gamma --ip 127.0.9.7");
+    std::fs::copy(
+        place.path("gamma/consensus.key"),
+        place.path("beta/consensus.key"),
+    )
+    .unwrap();
+    says(
+        &doctor(&place, "beta").0,
+        "own record",
+        "fault",
+        "genesis does not name the key",
+    );
+
+    std::fs::rename(place.path("beta/consensus.key"), place.path("elsewhere")).unwrap();
+    says(
+        &doctor(&place, "beta").0,
+        "consensus key",
+        "note",
+        "this is a full node",
+    );
+    std::fs::write(place.path("beta/timed.toml"), "listen_ip = 7").unwrap();
+    says(&doctor(&place, "beta").0, "settings", "fault", "timed.toml");
+
+    let text: Done = place.run("doctor --data-dir beta");
+    assert_eq!(text.code, 1);
+    assert!(text.stdout.contains("faults: "), "{}", text.stdout);
+}

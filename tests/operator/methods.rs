@@ -1,0 +1,129 @@
+//! Every method that a running node lists, with what it must not be given.
+
+use serde_json::{Value, json};
+
+use super::{Place, post};
+
+const ADDRESS: &str = "127.0.8.3:24201";
+
+/// Name and parameters of every method, as `help` lists them.
+fn methods() -> Vec<(String, Vec<String>)> {
+    let help = call("help", json!([]));
+    let lines = help["result"].as_str().unwrap().lines();
+    let parse = |line: &str| {
+        let (name, rest) = line.split_once('(').unwrap();
+        let (params, sentence) = rest.split_once("): ").unwrap();
+        assert!(sentence.len() > 10, "{line}");
+        let params = params.split(", ").filter(|param| !param.is_empty());
+        (name.to_owned(), params.map(str::to_owned).collect())
+    };
+    lines.map(parse).collect()
+}
+
+fn call(method: &str, params: Value) -> Value {
+    let request = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
+    let (_, body) = post(ADDRESS, &request.to_string());
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["id"], 7, "{answer}");
+    answer
+}
+
+#[track_caller]
+fn code(answer: &Value) -> i64 {
+    let error = &answer["error"];
+    let sentence = error["message"].as_str().unwrap();
+    assert!(!sentence.is_empty() && !sentence.contains('\n'), "{answer}");
+    error["code"].as_i64().unwrap()
+}
+
+#[test]
+fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.3")]);
+    let node = place.start("alpha");
+    let methods = methods();
+    assert!(methods.len() >= 20, "{methods:?}");
+    for (name, params) in &methods {
+        let surplus = vec![json!(1); params.len() + 1];
+        let needs_cookie = code(&call(name, json!({ "no such": 1 }))) == -32001;
+        if needs_cookie {
+            // Nothing about parameters is said to those who may not call it.
+            assert_eq!(code(&call(name, json!(surplus))), -32001, "{name}");
+            continue;
+        }
+        assert_eq!(code(&call(name, json!({ "no such": 1 }))), -32602, "{name}");
+        assert_eq!(code(&call(name, json!(surplus))), -32602, "{name}");
+        assert_eq!(code(&call(name, json!("text"))), -32600, "{name}");
+        for param in params {
+            for wrong in [json!({}), json!([[]]), json!(-1.5)] {
+                let error = code(&call(name, json!({ param: wrong })));
+                assert_eq!(error, -32602, "{name}({param}: {wrong})");
+            }
+        }
+        // Each is explained by itself too.
+        let help = call("help", json!([name]));
+        assert!(help["result"].as_str().unwrap().starts_with(name), "{help}");
+    }
+    assert_eq!(code(&call("nonsense", json!([]))), -32601);
+    assert_eq!(code(&call("help", json!(["nonsense"]))), -32601);
+
+    let (_, answer) = post(ADDRESS, "{");
+    assert!(answer.contains("-32700"), "{answer}");
+    let (status, answer) = post(ADDRESS, r#"{"jsonrpc":"2.0","method":"uptime"}"#);
+    assert_eq!((status, answer.as_str()), (204, ""), "a notification");
+    let batch = r#"[{"id":1,"method":"getblockcount"},{"method":"uptime"},{"id":2,"method":"x"}]"#;
+    let answers: Value = serde_json::from_str(&post(ADDRESS, batch).1).unwrap();
+    assert_eq!(answers.as_array().unwrap().len(), 2);
+    assert_eq!(answers[1]["error"]["code"], -32601);
+
+    // It still runs, and the commands print the same errors as sentences.
+    let done = place.run("rpc --data-dir alpha getblockhash nonsense");
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stderr.contains("parameter \"height\""),
+        "{}",
+        done.stderr
+    );
+    place.must("stop --data-dir alpha");
+    assert_eq!(node.exit_code(), Some(0));
+}
+
+#[test]
+fn a_watched_view_is_shown_again_and_waits_for_a_node_that_is_away() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.4")]);
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_timed"))
+        .args(["peers", "--watch", "--json", "--data-dir", "alpha"])
+        .current_dir(place.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert!(
+        next()["error"]
+            .as_str()
+            .unwrap()
+            .contains("the node is not running")
+    );
+    let _node = place.start("alpha");
+    while next()["connected"].is_null() {}
+    assert!(next()["connected"].is_array());
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+
+    let done = place.run("stop --watch --data-dir alpha");
+    assert_eq!(done.code, 2, "{}", done.stderr);
+    assert!(place.must("completions bash").stdout.contains("doctor"));
+    let help = place.must("--help").stdout;
+    assert!(
+        help.contains("timed init --name NAME --ip ADDRESS"),
+        "{help}"
+    );
+    assert!(
+        help.lines().all(|line| line.chars().count() <= 100),
+        "{help}"
+    );
+}
