@@ -97,7 +97,10 @@ pub struct World {
     link: Link,
     /// Pairs whose links are worse than that.
     bad: BTreeSet<(usize, usize)>,
+    /// Since when pairs that reach each other are not connected.
     apart: BTreeMap<(usize, usize), Instant>,
+    /// What was shown wrongly at the last look.
+    suspected: BTreeSet<String>,
 }
 
 /// What is left of a node when it does not run, and the node when it does.
@@ -178,6 +181,7 @@ impl World {
             link: plan.link,
             bad: BTreeSet::new(),
             apart: BTreeMap::new(),
+            suspected: BTreeSet::new(),
         }
     }
 
