@@ -207,7 +207,8 @@ impl Config {
              # Peers to dial besides the masternodes recorded in certs/, as \"IP:PORT\".\n\
              peers = [{peers}]\n\
              \n\
-             # Whether full nodes without a record in certs/ may connect, and how many at most.\n\
+             # Whether full nodes without a record in certs/ may connect, and how many at most (half of\n\
+             # them from one network). The peers named above may in any case.\n\
              accept_unpinned = {accept_unpinned}\n\
              max_unpinned = {max_unpinned}\n\
              \n\

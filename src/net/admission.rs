@@ -117,7 +117,8 @@ fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
     }
 }
 
-fn prefix(ip: PeerIp) -> IpAddr {
+/// The network that an address counts with: /24 of IPv4, /64 of IPv6.
+pub(super) fn prefix(ip: PeerIp) -> IpAddr {
     match ip.ip() {
         IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),

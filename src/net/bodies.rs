@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::bulk::{BulkClass, BulkStream, CHUNK_BYTES, STALL_LIMIT};
 use super::confirm::Confirmer;
 use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
 use super::peer::Peer;
-use super::{BodyEvent, ConsensusEvent};
+use super::{BodyBytes, BodyEvent, ConsensusEvent};
 use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::{BodyHeader, StreamKind, decode_frame, encode_frame};
 
@@ -153,12 +153,13 @@ pub(super) fn fits(block: &[u8]) -> bool {
     (1..=StreamKind::Proposal.max_frame_bytes()).contains(&block.len())
 }
 
-/// Reads one proposal stream and delivers its body. A violation is returned; the caller ends the
-/// connection with it.
+/// Reads one proposal stream and delivers its body, with the permit that bounds how many of the
+/// peer's are read or waiting. A violation is returned; the caller ends the connection with it.
 pub(super) async fn receive_body(
     peer: &Peer,
     mut reader: FrameReader,
     events: &mpsc::Sender<ConsensusEvent>,
+    permit: OwnedSemaphorePermit,
 ) -> Result<(), ReadFailure> {
     let mut confirmer = Confirmer::default();
     let Some(payload) = read_confirming(peer, &mut reader, &mut confirmer, |_, _| {}).await? else {
@@ -188,7 +189,10 @@ pub(super) async fn receive_body(
     })
     .await;
     let (last, result) = match body {
-        Ok(Some(bytes)) => (BodyEvent::Complete { bytes }, Ok(())),
+        Ok(Some(bytes)) => {
+            let bytes = BodyBytes::held(bytes, permit);
+            (BodyEvent::Complete { bytes }, Ok(()))
+        }
         Ok(None) => (
             BodyEvent::Failed,
             Err(ReadFailure::Truncated {

@@ -1,6 +1,6 @@
 //! What the network delivers to the rest of the node.
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::SyncAnswer;
 use crate::types::PeerIp;
@@ -77,10 +77,38 @@ pub enum BodyEvent {
     /// The whole encoded block; not decoded or checked.
     Complete {
         /// The bytes.
-        bytes: Vec<u8>,
+        bytes: BodyBytes,
     },
     /// The stream ended early.
     Failed,
+}
+
+/// The bytes of a block body on their way to consensus. Until it takes them they count against the
+/// bodies that may be read from their sender at a time, which bounds what one peer can have waiting.
+#[derive(Debug)]
+pub struct BodyBytes {
+    bytes: Vec<u8>,
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+impl BodyBytes {
+    pub(super) fn held(bytes: Vec<u8>, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            bytes,
+            _held: Some(permit),
+        }
+    }
+
+    /// Takes the bytes out; their sender may send another body.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl From<Vec<u8>> for BodyBytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, _held: None }
+    }
 }
 
 /// What the mempool hears from the network.

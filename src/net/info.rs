@@ -105,6 +105,8 @@ pub struct PeerInfo {
     pub queues: QueueLengths,
     /// Messages dropped because a queue was full.
     pub dropped: u64,
+    /// How often it asked for more than its budgets: delayed or dropped, and no fault.
+    pub over_budget: u64,
     /// Its wall clock less ours at the handshake, in milliseconds.
     pub clock_offset_ms: i64,
     /// This node's address as the peer sees it.

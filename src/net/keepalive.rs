@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::budget::{Budget, Spending};
 use super::frames::{FrameReader, FrameWriter, ReadFailure};
 use super::liveness::MAX_OUTSTANDING;
 use super::peer::Peer;
@@ -21,10 +22,6 @@ use crate::wire::{KeepaliveMessage, Ping, ReachSet, Role, StreamKind, Welcome};
 pub(super) const PONG_QUEUE: usize = MAX_OUTSTANDING;
 /// The least time between two Tip messages.
 const TIP_INTERVAL: Duration = Duration::from_millis(250);
-/// The most tips of a peer that are taken in one burst, and after it in a second: more than an
-/// honest peer tells. Others are passed by; the next ping tells the tip again.
-const TIP_BURST: u32 = 32;
-const TIPS_PER_SECOND: u32 = 8;
 /// The most addresses in one message.
 const MAX_ADDRESSES: usize = 100;
 
@@ -154,14 +151,19 @@ pub(super) async fn receive(
     masternodes: usize,
     changes: &watch::Sender<u64>,
 ) -> Result<(), ReadFailure> {
-    let mut tips = TipBudget::new();
+    let over = &peer.over_budget;
+    let mut pings = Budget::new(Spending::Ping, over);
+    let mut tips = Budget::new(Spending::Tip, over);
+    let mut told_addresses = Budget::new(Spending::Address, over);
     while let Some(message) = reader.next::<KeepaliveMessage>().await? {
         match message {
             KeepaliveMessage::Ping(ping) => {
+                pings.wait(1).await;
                 if !ping.reach.is_valid(masternodes) {
                     return Err(content("a ping names masternodes that there are not"));
                 }
-                tips.note(peer, (ping.tip_height, ping.tip_hash), changes);
+                let tip = (ping.tip_height, ping.tip_hash);
+                note_tip(peer, &mut tips, tip, changes);
                 peer.reach.send_if_modified(|reach| {
                     let news = *reach != ping.reach;
                     *reach = ping.reach;
@@ -173,10 +175,14 @@ pub(super) async fn receive(
                 }
             }
             KeepaliveMessage::Pong { nonce } => note_pong(peer, nonce),
-            KeepaliveMessage::Tip { height, hash } => tips.note(peer, (height, hash), changes),
+            KeepaliveMessage::Tip { height, hash } => {
+                note_tip(peer, &mut tips, (height, hash), changes);
+            }
             KeepaliveMessage::Addresses(addresses) if addresses.len() <= MAX_ADDRESSES => {
-                let count = addresses.len();
-                tracing::trace!(peer.ip = %peer.ip(), count, "addresses received");
+                let count = addresses.len() as u64;
+                if told_addresses.allows(count) {
+                    tracing::trace!(peer.ip = %peer.ip(), count, "addresses received");
+                }
             }
             KeepaliveMessage::Record { serial } => peer.told_record(serial),
             KeepaliveMessage::Addresses(_) => return Err(content("more than 100 addresses")),
@@ -198,33 +204,19 @@ fn note_pong(peer: &Peer, nonce: u64) {
     }
 }
 
-/// Bounds how often a peer's tip is news, since the whole node looks at it.
-struct TipBudget {
-    left: u32,
-    refilled: Instant,
-}
-
-impl TipBudget {
-    fn new() -> Self {
-        Self {
-            left: TIP_BURST,
-            refilled: Instant::now(),
-        }
+/// The peer told its tip. The whole node looks at such news, so it has a budget; what is over it is
+/// passed by, and the next ping tells the tip again.
+fn note_tip(
+    peer: &Peer,
+    budget: &mut Budget<'_>,
+    tip: (Height, BlockHash),
+    changes: &watch::Sender<u64>,
+) {
+    if peer.is_at(tip.0, tip.1) || !budget.allows(1) {
+        return;
     }
-
-    fn note(&mut self, peer: &Peer, tip: (Height, BlockHash), changes: &watch::Sender<u64>) {
-        let interval = Duration::from_secs(1) / TIPS_PER_SECOND;
-        while self.left < TIP_BURST && self.refilled + interval <= Instant::now() {
-            self.refilled += interval;
-            self.left += 1;
-        }
-        if self.left == TIP_BURST {
-            self.refilled = Instant::now();
-        }
-        if self.left > 0 && peer.set_tip(tip.0, tip.1) {
-            self.left -= 1;
-            changes.send_modify(|version| *version += 1);
-        }
+    if peer.set_tip(tip.0, tip.1) {
+        changes.send_modify(|version| *version += 1);
     }
 }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - `manager`: the one actor that owns the registry, the dial schedule and what is known of peers;
-//!   `direction` and `backoff` are its pure rules, `admission` bounds handshakes in progress.
+//!   `direction`, `backoff`, `eviction` and `bans` are its pure rules, `admission` bounds handshakes
+//!   in progress, `budget` what a peer may ask for, `faults` is the list of what leads to a ban.
 //! - `handshake`: from the first packet to the Welcome.
 //! - `connection`: the tasks of one established connection; `keepalive` and `liveness`, `queue`
 //!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`, which `credit` sets;
@@ -23,6 +24,7 @@ mod admission;
 mod backoff;
 mod bans;
 mod bodies;
+mod budget;
 mod bulk;
 mod certificate;
 mod config;
@@ -35,6 +37,7 @@ mod direction;
 mod endpoint;
 mod errors;
 mod events;
+mod eviction;
 mod explain;
 mod faults;
 mod frames;
@@ -60,7 +63,7 @@ pub use config::{NetConfig, NetEnvironment, NetTiming};
 pub use counts::{NetCounts, RTT_BOUNDS_US, RttHistogram};
 pub use endpoint::{SOCKET_BUFFER_BYTES, bind_udp};
 pub use errors::{InstallError, NetError, SendError, SyncError};
-pub use events::{BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
+pub use events::{BodyBytes, BodyEvent, ConsensusEvent, Inbound, SyncServe, TransactionsEvent};
 pub use handle::{NetHandle, start};
 pub use identity::{CertificateInfo, Identity, IdentityError, inspect_certificate};
 pub use info::{Direction, KnownPeer, PeerInfo, QueueLengths, RttSummary, StreamBytes};

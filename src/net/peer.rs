@@ -1,5 +1,6 @@
 //! One registered connection, as its own tasks, the manager and the handles see it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::bodies::{BodyQueue, MAX_HELD};
+use super::budget::{Spending, TokenBucket};
 use super::bulk::Bulk;
 use super::credit::Path;
 use super::direction::Contender;
@@ -71,8 +73,12 @@ pub(super) struct Peer {
     pub requests: Arc<Semaphore>,
     /// Sync requests of the peer's that may be answered at the same time.
     pub served: Semaphore,
-    /// Block bodies of the peer's that may still be read at the same time.
-    pub bodies_held: Semaphore,
+    /// Block bodies of the peer's that may still be read, or wait for consensus, at the same time.
+    pub bodies_held: Arc<Semaphore>,
+    /// How often it was over a budget.
+    pub over_budget: AtomicU64,
+    /// What is left for sync requests, over all its streams.
+    sync_requests: Mutex<TokenBucket>,
     /// The serial of the peer's record that this node holds; 0 for none.
     record: watch::Sender<u64>,
     /// The serial of this node's record that the peer holds, as it told.
@@ -122,7 +128,9 @@ impl Peer {
             bulk: Bulk::new(windows.bulk, move || read_path(&path)),
             requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS as usize)),
             served: Semaphore::new(MAX_SERVED as usize),
-            bodies_held: Semaphore::new(MAX_HELD),
+            bodies_held: Arc::new(Semaphore::new(MAX_HELD)),
+            over_budget: AtomicU64::new(0),
+            sync_requests: Mutex::new(TokenBucket::new(Spending::SyncRequest, Instant::now())),
             record: watch::Sender::new(0),
             own_record: Mutex::new(None),
             order: watch::Sender::new(None),
@@ -166,6 +174,17 @@ impl Peer {
     /// The durations in force.
     pub(super) fn timing(&self) -> &NetTiming {
         &self.timing
+    }
+
+    /// When its next sync request may be served.
+    pub(super) fn sync_request_due(&self) -> Instant {
+        let now = Instant::now();
+        let mut budget = self.sync_requests.lock().expect("no holder panics");
+        let due = budget.take(1, now);
+        if due > now {
+            self.over_budget.fetch_add(1, Ordering::Relaxed);
+        }
+        due
     }
 
     /// This node holds this version of the peer's record; the peer is told when that is news.
@@ -222,6 +241,11 @@ impl Peer {
         });
     }
 
+    /// Whether this node has ordered its end already.
+    pub(super) fn is_ending(&self) -> bool {
+        self.order.borrow().is_some()
+    }
+
     /// Tells when this node wants the connection to end.
     pub(super) fn watch_order(&self) -> watch::Receiver<Option<EndOrder>> {
         self.order.subscribe()
@@ -233,6 +257,11 @@ impl Peer {
         let news = *tip != (height, hash);
         *tip = (height, hash);
         news
+    }
+
+    /// Whether this is the tip that it told last.
+    pub(super) fn is_at(&self, height: Height, hash: BlockHash) -> bool {
+        *self.tip.lock().expect("no holder panics") == (height, hash)
     }
 
     /// The height of its tip.
@@ -273,6 +302,7 @@ impl Peer {
             bulk_delay_us: bulk.delay.as_micros() as u64,
             queues: self.queues(),
             dropped: self.meter.total_dropped(),
+            over_budget: self.over_budget.load(Ordering::Relaxed),
             clock_offset_ms: facts.clock_offset_ms,
             observed_us_as: facts.hello.observed,
             reconnects: facts.reconnects,

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::bodies::write_bulk;
@@ -223,6 +224,7 @@ pub(super) async fn serve(
             Ok(()),
         ),
         written = async {
+            sleep_until(peer.sync_request_due()).await;
             if server.send(serve).await.is_err() {
                 return Err("sync has stopped".to_string());
             }

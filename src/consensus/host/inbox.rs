@@ -319,7 +319,7 @@ impl<P: Ports> Host<P> {
                 return self.bodies.progress(key, peer, now);
             }
             BodyEvent::Failed => return self.bodies.failed(Some(key), peer, now),
-            BodyEvent::Complete { bytes } => bytes,
+            BodyEvent::Complete { bytes } => bytes.into_vec(),
         };
         if self.book_of(header.height).is_none() {
             return;

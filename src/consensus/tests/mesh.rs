@@ -99,7 +99,7 @@ impl Mesh {
             parts.push((step * at, BodyEvent::Progress { received }));
         }
         let complete = BodyEvent::Complete {
-            bytes: bytes.to_vec(),
+            bytes: bytes.to_vec().into(),
         };
         parts.push((self.body_time, complete));
         for (after, event) in parts {

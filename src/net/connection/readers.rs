@@ -6,6 +6,7 @@ use quinn::{RecvStream, SendStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use crate::net::budget::{Budget, Spending};
 use crate::net::frames::{FrameReader, NOT_ALLOWED, ReadFailure, UNKNOWN_KIND, read_kind};
 use crate::net::{ConsensusEvent, TransactionsEvent, bodies, sync_stream};
 use crate::wire::messages::MAX_TRANSACTION_IDS;
@@ -140,6 +141,10 @@ async fn read_transactions(shared: &Shared, mut reader: FrameReader) -> Result<(
     if !shared.wait_announced(&shared.transactions_announced).await {
         return Ok(());
     }
+    let over = &shared.peer.over_budget;
+    let mut id_budget = Budget::new(Spending::TransactionId, over);
+    let mut byte_budget = Budget::new(Spending::TransactionByte, over);
+    let mut consumed = reader.consumed();
     while let Some(message) = reader.next::<TransactionsMessage>().await? {
         let ids = match &message {
             TransactionsMessage::Announce(ids) | TransactionsMessage::Get(ids) => ids.len(),
@@ -151,6 +156,9 @@ async fn read_transactions(shared: &Shared, mut reader: FrameReader) -> Result<(
                 detail: format!("{ids} ids in one message"),
             });
         }
+        let bytes = reader.consumed() - std::mem::replace(&mut consumed, reader.consumed());
+        byte_budget.wait(bytes).await;
+        id_budget.wait(ids as u64).await;
         let event = TransactionsEvent::Message { peer, message };
         if events.send(event).await.is_err() {
             return shared.consumer_stopped().await;
@@ -159,19 +167,19 @@ async fn read_transactions(shared: &Shared, mut reader: FrameReader) -> Result<(
     Ok(())
 }
 
-/// Reads a block body once fewer than the most are being read.
+/// Reads a block body once fewer than the most are being read or waiting for consensus.
 async fn read_proposal(shared: &Shared, reader: FrameReader) -> Result<(), ReadFailure> {
     let Some(events) = &shared.surroundings.inbound.consensus else {
         return Ok(());
     };
-    let held = &shared.peer.bodies_held;
-    let Some(Ok(_permit)) = shared.closed.run_until_cancelled(held.acquire()).await else {
+    let held = shared.peer.bodies_held.clone().acquire_owned();
+    let Some(Ok(permit)) = shared.closed.run_until_cancelled(held).await else {
         return Ok(());
     };
     if !shared.wait_announced(&shared.consensus_announced).await {
         return Ok(());
     }
-    bodies::receive_body(&shared.peer, reader, events).await
+    bodies::receive_body(&shared.peer, reader, events, permit).await
 }
 
 impl Shared {

@@ -10,6 +10,7 @@ use crate::net::Direction;
 use crate::net::connection::{Established, close};
 use crate::net::direction::{Contender, Verdict, preferred_direction, settle};
 use crate::net::endpoint::widen;
+use crate::net::eviction::{self, Candidate, Slot};
 use crate::net::handshake::Authenticated;
 use crate::net::peer::{Peer, PeerFacts};
 use crate::wire::{CloseCode, CloseReason, Role, Welcome};
@@ -72,19 +73,43 @@ impl Manager {
         }
     }
 
+    /// A slot for a peer that is not connected yet; another unpinned arrival may have to give way.
     fn find_free_slot(&self, new: &Authenticated) -> Result<(), CloseReason> {
         if new.masternode.is_some() || new.direction == Direction::Outbound {
             // This node dials only whom its operator, a record or its own past names.
             return Ok(());
         }
-        let arrived = self.state.registry.values();
-        let arrived = arrived.filter(|peer| peer.facts().direction == Direction::Inbound);
-        let unpinned = arrived.filter(|peer| peer.masternode().is_none()).count();
-        if unpinned >= self.config.max_unpinned {
-            let detail = format!("all {unpinned} slots for peers without a record are taken");
-            return Err(CloseReason::new(CloseCode::Full, detail));
+        let arrived = self.state.registry.values().filter(|peer| {
+            let inbound = peer.facts().direction == Direction::Inbound;
+            inbound && peer.masternode().is_none() && !peer.is_ending()
+        });
+        let there: Vec<Candidate> = arrived
+            .map(|peer| Candidate {
+                ip: peer.ip(),
+                age: peer.meter.age(),
+                moved: peer.tip_height() > peer.facts().hello.tip_height,
+            })
+            .collect();
+        match eviction::find_slot(new.ip, &there, self.config.max_unpinned) {
+            Slot::Free => Ok(()),
+            Slot::InPlaceOf(ip) => {
+                if let Some(peer) = self.state.registry.get(&ip) {
+                    let detail = "all slots for peers without a record are taken, and this \
+                                  connection was of the least use";
+                    peer.end(CloseReason::new(CloseCode::Full, detail));
+                }
+                Ok(())
+            }
+            Slot::None => {
+                let detail = format!(
+                    "the slots for peers without a record are taken ({} of {}, at most half of \
+                     them from one network)",
+                    there.len(),
+                    self.config.max_unpinned
+                );
+                Err(CloseReason::new(CloseCode::Full, detail))
+            }
         }
-        Ok(())
     }
 
     fn register(&mut self, new: Authenticated, displaced_for: Option<CloseReason>) {

@@ -70,7 +70,7 @@ async fn a_body_of_the_largest_block_arrives_whole_and_its_bytes_are_confirmed()
                         progressed = received;
                     }
                     BodyEvent::Complete { bytes } => {
-                        assert!(bytes == *block);
+                        assert!(bytes.into_vec() == *block);
                         break;
                     }
                     BodyEvent::Failed => panic!("failed"),

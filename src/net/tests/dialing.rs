@@ -358,3 +358,39 @@ async fn a_configured_peer_needs_no_slot_for_strangers() {
     let chosen = sim::start(&plan, 3, &wire);
     node.connected_to(&[stranger.ip, chosen.ip]).await;
 }
+
+/// Peers without a record that had connected in an earlier run are not dialed for ever.
+#[tokio::test(start_paused = true)]
+async fn an_earlier_peer_that_is_gone_is_given_up_and_a_configured_one_is_not() {
+    let plan = Plan::new(1, 2);
+    let wire = sim::clean_wire();
+    let mut config = plan.config(1);
+    config.timing.handshake_timeout = Duration::from_secs(1);
+    config.earlier_peers = vec![plan.address(2)];
+    config.configured_peers = vec![plan.address(3)];
+    let node = sim::start_with(&plan, 1, config, &wire);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let known = node.net.known_peers();
+    let of = |seed| known.iter().find(|one| one.ip == plan.ip(seed)).unwrap();
+    assert!(of(2).explanation.starts_with("not dialed"), "{:?}", of(2));
+    assert!(of(2).last_refusal.is_some() && of(2).last_end.is_none());
+    assert!(of(3).failures > 100, "{:?}", of(3));
+}
+
+/// The reason of the last disconnect stays beside that of later failures to connect.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_does_not_hide_why_the_last_connection_ended() {
+    let plan = Plan::new(2, 0);
+    let wire = sim::clean_wire();
+    let node = sim::start(&plan, 1, &wire);
+    let other = sim::start(&plan, 2, &wire);
+    node.connected_to(&[other.ip]).await;
+    other.stop().await;
+    node.connected_to(&[]).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let known = node.net.known_peers();
+    let (_, _, ended) = known[0].last_end.clone().unwrap();
+    let (_, _, refused) = known[0].last_refusal.clone().unwrap();
+    assert!(ended.contains("shutting_down"), "{ended}");
+    assert!(refused.contains("handshake_timeout"), "{refused}");
+}

@@ -20,6 +20,7 @@ use crate::types::{
 use crate::wire::{CloseReason, Role};
 
 mod bans;
+mod budgets;
 mod bulk;
 mod dialing;
 mod keepalive;

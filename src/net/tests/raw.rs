@@ -19,14 +19,19 @@ pub(super) struct Raw {
 
 /// The peer's socket, at the planned address.
 pub(super) fn endpoint(plan: &Plan, seed: u8) -> Endpoint {
+    let socket = bind_udp(plan.address(seed), &TokioRuntime as &dyn Runtime).unwrap();
+    endpoint_on(plan, seed, socket)
+}
+
+/// The same on another socket.
+pub(super) fn endpoint_on(plan: &Plan, seed: u8, socket: Arc<dyn AsyncUdpSocket>) -> Endpoint {
     let own = identity(seed, plan.ip(seed));
     let server = ServerConfig::with_crypto(tls::server_crypto(&own).unwrap());
-    let runtime = Arc::new(TokioRuntime);
     Endpoint::new_with_abstract_socket(
         EndpointConfig::new(reset_key(&own)),
         Some(server),
-        bind_udp(plan.address(seed), &*runtime as &dyn Runtime).unwrap(),
-        runtime,
+        socket,
+        Arc::new(TokioRuntime),
     )
     .unwrap()
 }
@@ -51,7 +56,12 @@ pub(super) fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {
 impl Raw {
     /// Dials a node and gets its Welcome.
     pub(super) async fn dial(plan: &Plan, seed: u8, to: u8) -> Self {
-        let quic = Self::connect(plan, seed, to).await;
+        Self::dial_from(endpoint(plan, seed), plan, seed, to).await
+    }
+
+    /// The same from another socket.
+    pub(super) async fn dial_from(from: Endpoint, plan: &Plan, seed: u8, to: u8) -> Self {
+        let quic = Self::connect_from(from, plan, seed, to).await;
         let mut raw = Self::greet(quic, hello(plan, seed, plan.ip(to))).await;
         assert!(matches!(raw.read().await, KeepaliveMessage::Hello(_)));
         assert!(matches!(raw.read().await, KeepaliveMessage::Welcome(_)));
@@ -60,7 +70,15 @@ impl Raw {
 
     /// Dials a node, no further than TLS.
     pub(super) async fn connect(plan: &Plan, seed: u8, to: u8) -> (Endpoint, Connection) {
-        let endpoint = endpoint(plan, seed);
+        Self::connect_from(endpoint(plan, seed), plan, seed, to).await
+    }
+
+    async fn connect_from(
+        endpoint: Endpoint,
+        plan: &Plan,
+        seed: u8,
+        to: u8,
+    ) -> (Endpoint, Connection) {
         let own = identity(seed, plan.ip(seed));
         let client = ClientConfig::new(tls::client_crypto(&own).unwrap());
         let connecting = endpoint.connect_with(client, plan.address(to), "timed");

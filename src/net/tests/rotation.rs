@@ -214,6 +214,6 @@ async fn a_slow_disk_holds_back_the_first_contact_and_nobody_else() {
     let masternode = plan.start(2);
     node.connected_to(&[masternode.ip]).await;
     assert!(full.net.peers().is_empty());
-    drop(go.send(()));
+    go.send(()).unwrap();
     node.connected_to(&[masternode.ip, full.ip]).await;
 }

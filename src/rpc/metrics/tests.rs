@@ -42,6 +42,7 @@ fn peer() -> PeerInfo {
         record_serial: None,
         queues: QueueLengths::default(),
         dropped: 1,
+        over_budget: 0,
         clock_offset_ms: -250,
         observed_us_as: "127.0.0.1".parse().unwrap(),
         reconnects: 2,

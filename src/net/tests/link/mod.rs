@@ -205,7 +205,7 @@ async fn hear(
                 peer,
                 event: BodyEvent::Complete { bytes },
                 ..
-            } => *bodies.lock().unwrap().entry(peer).or_default() += bytes.len() as u64,
+            } => *bodies.lock().unwrap().entry(peer).or_default() += bytes.into_vec().len() as u64,
             _ => {}
         }
     }
