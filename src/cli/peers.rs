@@ -14,6 +14,9 @@ pub(super) struct Arguments {
     /// Show only who was refused in the last hour, and why
     #[arg(long)]
     refused: bool,
+    /// Show also how much bulk may be under way to each peer, and the delay that it causes
+    #[arg(long)]
+    verbose: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -39,7 +42,7 @@ pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::R
     match arguments.command {
         Some(Command::Forget { ip }) => forget(environment, &client, ip),
         None if arguments.refused => refusals(environment, &client),
-        None => show(environment, &client),
+        None => show(environment, &client, arguments.verbose),
     }
 }
 
@@ -82,7 +85,7 @@ fn refused_rows(refused: &Value, most: usize, now_ms: u64) -> Vec<Vec<String>> {
     shown.collect()
 }
 
-fn show(environment: &Environment, client: &Client) -> anyhow::Result<()> {
+fn show(environment: &Environment, client: &Client, verbose: bool) -> anyhow::Result<()> {
     let connected: Value = client.get("getpeerinfo")?;
     let known: Value = client.get("getknownpeers")?;
     let network: Value = client.get("getnetworkinfo")?;
@@ -102,7 +105,31 @@ fn show(environment: &Environment, client: &Client) -> anyhow::Result<()> {
         &banned,
         SystemClock.now_ms(),
     ));
+    if verbose {
+        output::line(describe_bulk(&connected));
+    }
     Ok(())
+}
+
+/// Block bodies and sync answers under way to each peer.
+fn describe_bulk(connected: &Value) -> String {
+    let rows: Vec<Vec<String>> = list(connected)
+        .map(|peer| {
+            let bytes = |key| output::bytes(peer[key].as_u64().unwrap_or(0));
+            let delay_us = peer["bulk_delay_us"].as_u64().unwrap_or(0);
+            vec![
+                text(&peer["ip"]),
+                text(&peer["name"]),
+                bytes("bulk_credit"),
+                bytes("bulk_unconfirmed"),
+                format!("{}.{}", delay_us / 1_000, delay_us % 1_000 / 100),
+            ]
+        })
+        .collect();
+    output::table(
+        &["IP", "NAME", "BULK CREDIT", "UNDER WAY", "QUEUE ms"],
+        &rows,
+    )
 }
 
 fn describe(
@@ -193,6 +220,17 @@ fn ago(time_ms: &Value, now_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bulk_is_shown_by_peer() {
+        let connected = json!([{
+            "ip": "127.0.0.2", "name": "beta", "bulk_credit": 125_000, "bulk_unconfirmed": 16_000,
+            "bulk_delay_us": 9_870,
+        }]);
+        let shown = describe_bulk(&connected);
+        assert!(shown.contains("9.8"), "{shown}");
+        assert!(shown.contains("125 kB"), "{shown}");
+    }
 
     #[test]
     fn connected_and_missing_peers_are_shown_within_100_columns() {

@@ -26,6 +26,8 @@ pub(super) const CHUNK_BYTES: u64 = 64 * 1024;
 pub(super) const STALL_LIMIT: Duration = Duration::from_secs(20);
 /// A body that has not moved for so long no longer holds back sync.
 const PRECEDENCE: Duration = Duration::from_secs(1);
+/// What QUIC adds to a packet of bulk, about: header, connection id, stream frame, seal.
+const PACKET_OVERHEAD: u64 = 48;
 /// How much bulk a second must come in, in bytes, for the path to count as loaded both ways.
 const INCOMING_BYTES: u64 = 32 * 1024;
 
@@ -91,11 +93,16 @@ struct Stream {
 
 impl Bulk {
     /// Nothing outstanding, and at most `max` ever but for the reserve of block bodies.
-    pub(super) fn new(max: u64, path: impl Fn() -> Path + Send + Sync + 'static) -> Arc<Self> {
+    /// `now_ms` is the time of day.
+    pub(super) fn new(
+        max: u64,
+        now_ms: u64,
+        path: impl Fn() -> Path + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
             state: Mutex::new(State {
-                credit: Credit::new(max, now),
+                credit: Credit::new(max, now, now_ms),
                 unconfirmed: 0,
                 streams: BTreeMap::new(),
                 waiting: VecDeque::new(),
@@ -216,6 +223,12 @@ impl State {
         if others_turn || allowed < wanted.min(self.least_chunk()) {
             return None;
         }
+        // Whole packets, or each write would end in a small one.
+        let unit = self.packet.saturating_sub(PACKET_OVERHEAD).max(1);
+        let allowed = match allowed < wanted && allowed >= unit {
+            true => allowed - allowed % unit,
+            false => allowed,
+        };
         if self.unconfirmed == 0 {
             self.credit.resume(now);
         }
@@ -241,7 +254,7 @@ impl State {
 
     /// Smaller writes waste the link, larger ones are bursts.
     fn least_chunk(&self) -> u64 {
-        (self.credit.bytes() / 16).clamp(self.packet, CHUNK_BYTES / 4)
+        (self.credit.bytes() / 32).clamp(self.packet, CHUNK_BYTES / 4)
     }
 
     /// What a stream may write now.
@@ -275,9 +288,7 @@ impl State {
 
     fn body_waits(&self, now: Instant) -> bool {
         let mut waiting = self.waiting.iter().filter_map(|id| self.streams.get(id));
-        waiting.any(|stream| {
-            stream.class == BulkClass::Proposal && now < stream.moved + PRECEDENCE
-        })
+        waiting.any(|stream| stream.class == BulkClass::Proposal && now < stream.moved + PRECEDENCE)
     }
 
     fn wake_next(&self, now: Instant) {

@@ -43,7 +43,8 @@ impl Confirmer {
     /// The bytes to confirm now, if it is time; at the end of a stream it always is.
     pub(super) fn take(&mut self, consumed: u64, end: bool) -> Option<u64> {
         let time = self.due.is_some_and(|due| due <= Instant::now());
-        if consumed == self.confirmed || !(time || end || consumed >= self.confirmed + EVERY_BYTES) {
+        if consumed == self.confirmed || !(time || end || consumed >= self.confirmed + EVERY_BYTES)
+        {
             return None;
         }
         self.confirmed = consumed;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use quinn::VarInt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::faults::Fault;
@@ -41,6 +41,11 @@ use readers::{read_bi, read_uni};
 
 /// How long closing waits for bulk streams to be reset, so that the close is not stuck behind them.
 const BULK_RESET_LIMIT: Duration = Duration::from_millis(200);
+/// How long closing then waits for what is in flight, at most: QUIC sends no close while its congestion
+/// window is full, and once it is closing, no acknowledgement opens the window any more.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+/// How long a peer may hold an acknowledgement back (RFC 9000 section 18.2).
+const ACK_DELAY: Duration = Duration::from_millis(25);
 /// How long a peer that ended a lifelong stream may take to close the connection.
 const CLOSE_AFTER_STREAM_LIMIT: Duration = Duration::from_secs(1);
 
@@ -265,11 +270,16 @@ impl Shared {
 
     /// Closes QUIC's connection, bulk streams first: a close can be lost behind bulk in flight.
     async fn close(&self, end: &ConnectionEnd, bulk: &mut JoinSet<()>) {
+        let in_flight = self.peer.bulk.summary().unconfirmed > 0;
         self.stop_bulk.cancel();
         if end.by_us {
             let reset = timeout(BULK_RESET_LIMIT, join_all(bulk)).await;
             if reset.is_err() {
                 tracing::debug!(peer.ip = %end.ip, "bulk streams were not reset in time");
+            }
+            if in_flight {
+                let drained = self.peer.quic().rtt() * 3 / 2 + ACK_DELAY;
+                sleep(drained.min(DRAIN_LIMIT)).await;
             }
             close(self.peer.quic(), &end.reason);
         }

@@ -13,8 +13,8 @@
 //! - A bound that is not used does not grow (section 2.4.1), nor beyond a few times what was
 //!   confirmed in a round trip: a slow reader or a small congestion window is no reason to write
 //!   more.
-//! - When shrinking does not lower the round trip, the queue is another's: the bound returns and
-//!   grows slowly under QUIC's congestion window, and looks again every few seconds.
+//! - When shrinking costs speed and not queue, the queue is another's: the bound returns and grows
+//!   slowly under QUIC's congestion window, as long as growth pays, and looks again every few seconds.
 //! - A bound that meets its target hides the base delay: now and then it yields, so that the queue
 //!   empties and the base is seen.
 
@@ -33,12 +33,20 @@ const MAX_TARGET: Duration = Duration::from_millis(400);
 const FLOOR_PACKETS: u64 = 2;
 /// How long the path may be idle before its state is no longer believed.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Without a sight of the base delay for so long, the bound yields to look.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Beside foreign traffic, how often the bound looks whether it is alone again.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// A change shows in the smoothed round trip after two round trips and so many packets.
+/// At multiples of this, by the wall clock, a bound yields that has not seen the base delay of late
+/// or is beside foreign traffic. So all that share a queue look at once, and find it empty.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A change shows after two round trips and so many packets.
 const SETTLED_PACKETS: u64 = 12;
+/// Up to here the bound doubles each round trip at the start; beyond, it grows by a quarter, since what
+/// it overshoots by in one round trip fills a queue.
+const DOUBLING_BYTES: f64 = 64.0 * 1024.0;
+/// In steady state: the most that a round may add, in parts of the bound, when no delay has shown for long.
+const EAGER: f64 = 0.05;
+/// A queue is another's only when its delay is so many times the target: others of this kind keep theirs shorter.
+const FOREIGN: u32 = 3;
+/// Beside foreign traffic: after so many round trips the growth must have paid.
+const PAY_ROUNDS: u32 = 8;
 
 /// What QUIC tells of the path.
 #[derive(Clone, Copy, Debug)]
@@ -60,44 +68,52 @@ pub(super) struct Credit {
     base: BaseDelay,
     delay: Duration,
     round: Round,
-    /// Bytes a second: the fastest of late, slowly forgotten.
+    /// Bytes a second, over the last few rounds.
+    pace: f64,
+    /// Bytes a second of the fastest round, soon forgotten.
     rate: f64,
+    /// Bytes a second over many rounds, and its greatest of late.
+    carried: f64,
+    most_carried: f64,
+    /// Rounds in a row with hardly any delay.
+    quiet: u32,
     /// What the last whole round confirmed.
     last_round: u64,
     /// When a queueing delay near zero was last seen.
     base_seen: Instant,
+    look_at: Instant,
     last_confirmed: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// Doubling; `gently` once delay has shown.
-    Startup { gently: bool },
+    /// Growing fast until delay shows.
+    Startup,
     /// Around the target.
     Steady,
-    /// After a step down: what there was before it.
-    Shrinking { before: Before, wait: Wait },
-    /// Yielding for a moment, to see the base delay or whether the queue is another's.
-    Looking {
-        before: Before,
-        wait: Wait,
-        competing: bool,
-    },
+    /// After a step down.
+    Shrinking(Step),
+    /// Yielding for a moment.
+    Looking(Step),
     /// The queue is another's.
-    Competing { look_at: Instant },
+    Competing { check: Mark, rounds: u32 },
 }
 
+/// A bound and what it carried.
 #[derive(Clone, Copy, Debug)]
-struct Before {
+struct Mark {
     bytes: f64,
-    rtt: Duration,
+    pace: f64,
 }
 
-/// Until a change shows.
+/// A step down: what there was before, and what has come since it can show.
 #[derive(Clone, Copy, Debug)]
-struct Wait {
+struct Step {
+    before: Mark,
     rounds: u32,
     bytes: u64,
+    time: Duration,
+    limited: bool,
 }
 
 /// One round trip.
@@ -108,19 +124,35 @@ struct Round {
     limited: bool,
 }
 
+/// What holds at the end of a round.
+#[derive(Clone, Copy)]
+struct Now {
+    at: Instant,
+    path: Path,
+    target: Duration,
+    both_ways: bool,
+}
+
 impl Credit {
-    /// For a new connection; `max` holds whatever the path and the peer do.
-    pub(super) fn new(max: u64, now: Instant) -> Self {
+    /// For a new connection; `max` holds whatever the path and the peer do. `now_ms` is the time of
+    /// day.
+    pub(super) fn new(max: u64, now: Instant, now_ms: u64) -> Self {
+        let every_ms = LOOK_EVERY.as_millis() as u64;
         Self {
             max,
             bytes: START_BYTES.min(max) as f64,
-            phase: Phase::Startup { gently: false },
+            phase: Phase::Startup,
             base: BaseDelay::default(),
             delay: Duration::ZERO,
             round: Round::begin(now),
+            pace: 0.0,
             rate: 0.0,
+            carried: 0.0,
+            most_carried: 0.0,
+            quiet: 0,
             last_round: 0,
             base_seen: now,
+            look_at: now + Duration::from_millis(every_ms - now_ms % every_ms),
             last_confirmed: None,
         }
     }
@@ -138,9 +170,12 @@ impl Credit {
     /// Something is written while nothing was outstanding: after a pause the path may be another.
     pub(super) fn resume(&mut self, now: Instant) {
         self.round = Round::begin(now);
-        if self.last_confirmed.is_some_and(|last| now.duration_since(last) > PAUSE) {
+        if self
+            .last_confirmed
+            .is_some_and(|last| now.duration_since(last) > PAUSE)
+        {
             self.bytes = self.bytes.min(START_BYTES as f64);
-            self.phase = Phase::Startup { gently: false };
+            self.phase = Phase::Startup;
             self.last_round = 0;
         }
     }
@@ -163,18 +198,24 @@ impl Credit {
         if self.delay < target / 4 {
             self.base_seen = now;
         }
-        if let Phase::Startup { gently } = self.phase {
-            self.start_up(bytes, gently, target, path);
+        if let Phase::Startup = self.phase {
+            self.start_up(bytes, target);
         }
-        let lasted = now.duration_since(self.round.began);
-        if lasted >= path.rtt {
-            self.end_round(now, lasted, target, path);
+        if now.duration_since(self.round.began) >= path.rtt {
+            self.end_round(Now {
+                at: now,
+                path,
+                target,
+                both_ways,
+            });
         }
-        let floor = (FLOOR_PACKETS * path.packet).min(self.max) as f64;
-        if !matches!(self.phase, Phase::Looking { .. }) {
-            self.bytes = self.bytes.max(floor);
-        }
-        self.bytes = self.bytes.clamp(path.packet.min(self.max) as f64, self.max as f64);
+        // One that yields may go lower, or slow links would hide their base delay for ever.
+        let packets = match self.phase {
+            Phase::Looking(_) => 1,
+            _ => FLOOR_PACKETS,
+        };
+        let floor = (packets * path.packet).min(self.max) as f64;
+        self.bytes = self.bytes.clamp(floor, self.max as f64);
     }
 
     fn target(&self, path: Path, both_ways: bool) -> Duration {
@@ -182,21 +223,24 @@ impl Credit {
             rate if rate > 0.0 => Duration::from_secs_f64(2.0 * path.packet as f64 / rate),
             _ => Duration::ZERO,
         };
-        let target = TARGET.max(two_packets).min(MAX_TARGET);
+        let target = TARGET.max(two_packets.min(MAX_TARGET));
         if both_ways { target * 2 } else { target }
     }
 
-    fn start_up(&mut self, bytes: u64, gently: bool, target: Duration, path: Path) {
+    fn start_up(&mut self, bytes: u64, target: Duration) {
         if self.delay > target {
             self.phase = Phase::Steady;
-            self.bytes *= part(self.base.least(), path.rtt);
-            return;
+            // What the path carries at the base delay, as far as it is known.
+            let carried = self.rate * (self.base.least() + target / 2).as_secs_f64();
+            self.bytes = carried.clamp(self.bytes / 2.0, self.bytes);
+        } else if self.may_grow() {
+            let bytes = bytes as f64;
+            self.bytes += if self.bytes < DOUBLING_BYTES {
+                bytes
+            } else {
+                bytes / 4.0
+            };
         }
-        if self.may_grow() {
-            self.bytes += if gently { bytes / 4 } else { bytes } as f64;
-        }
-        let gently = gently || self.delay > target / 4;
-        self.phase = Phase::Startup { gently };
     }
 
     fn may_grow(&self) -> bool {
@@ -204,132 +248,154 @@ impl Credit {
         self.round.limited && self.bytes() < 3 * recently + 2 * START_BYTES
     }
 
-    fn end_round(&mut self, now: Instant, lasted: Duration, target: Duration, path: Path) {
-        let round = self.round;
-        if round.limited {
-            let rate = round.confirmed as f64 / lasted.as_secs_f64();
-            self.rate = rate.max(self.rate * 0.95);
+    fn end_round(&mut self, now: Now) {
+        let lasted = now.at.duration_since(self.round.began);
+        let pace = self.round.confirmed as f64 / lasted.as_secs_f64();
+        if self.round.limited {
+            self.rate = pace.max(self.rate * 0.95);
         }
+        let average = |old: f64, part: f64| match old > 0.0 {
+            true => old + (pace - old) * part,
+            false => pace,
+        };
+        self.pace = average(self.pace, 0.5);
+        self.carried = average(self.carried, 0.125);
+        self.most_carried = self.carried.max(self.most_carried * 0.995);
+        self.quiet = match self.delay < now.target / 4 {
+            true => self.quiet + 1,
+            false => 0,
+        };
         match self.phase {
-            Phase::Startup { .. } => {}
-            Phase::Steady => self.steady(now, target, path),
-            Phase::Shrinking { before, wait } => match wait.after(round, path) {
-                Some(wait) => self.phase = Phase::Shrinking { before, wait },
-                None => self.shrunk(now, before, target, path),
-            },
-            Phase::Looking {
-                before,
-                wait,
-                competing,
-            } => match wait.after(round, path) {
-                Some(wait) => {
-                    self.phase = Phase::Looking {
-                        before,
-                        wait,
-                        competing,
-                    }
+            Phase::Startup => {}
+            Phase::Steady => self.steady(now),
+            Phase::Shrinking(step) => {
+                let (step, over) = step.after(self.round, lasted, now.path);
+                self.phase = Phase::Shrinking(step);
+                if over {
+                    self.shrunk(step, now);
                 }
-                None => self.looked(now, before, competing, path),
-            },
-            Phase::Competing { look_at } => self.compete(now, look_at, target, path),
+            }
+            Phase::Looking(step) => {
+                let (step, over) = step.after(self.round, lasted, now.path);
+                self.phase = Phase::Looking(step);
+                if over {
+                    self.looked(step, now);
+                }
+            }
+            Phase::Competing { check, rounds } => self.compete(check, rounds + 1, now),
         }
-        if std::env::var_os("CREDIT_TRACE").is_some() {
-            println!("{:?} {:p} credit {} delay {:?} target {target:?} rtt {:?} rate {} limited {} {:?} cwnd {}", now, self, self.bytes(), self.delay, path.rtt, self.rate as u64, round.limited, self.phase, path.window);
-        }
-        self.last_round = round.confirmed;
-        self.round = Round::begin(now);
+        self.last_round = self.round.confirmed;
+        self.round = Round::begin(now.at);
     }
 
-    fn steady(&mut self, now: Instant, target: Duration, path: Path) {
-        let before = Before {
+    fn mark(&self) -> Mark {
+        Mark {
             bytes: self.bytes,
-            rtt: path.rtt,
-        };
-        if self.delay > target {
-            return self.shrink(before, target);
+            pace: self.pace,
         }
-        if now.duration_since(self.base_seen) > LOOK_EVERY {
-            self.bytes *= 0.75 * part(self.base.least(), path.rtt);
-            self.phase = Phase::Looking {
-                before,
-                wait: Wait::NONE,
-                competing: false,
-            };
-            return;
+    }
+
+    fn steady(&mut self, now: Now) {
+        let unseen = now.at.duration_since(self.base_seen) >= LOOK_EVERY;
+        if self.time_to_look(now.at) && unseen {
+            return self.look(0.8 * part(self.base.least(), now.path.rtt));
+        }
+        let others = now.both_ways && self.carries_less() && self.delay < now.target * 3 / 2;
+        if self.delay > now.target && !others {
+            return self.shrink(self.mark(), now);
         }
         if self.may_grow() {
-            // At most half of what would fill the queue to the target, and nothing at the target.
-            let step = self.bytes * (0.5 * part(target, path.rtt)).min(0.125);
-            self.bytes += step.max(path.packet as f64) * (1.0 - part(self.delay, target));
+            // Half of what would fill the queue to the target, more when that shows nothing for long;
+            // and nothing at the target.
+            let part_of_bytes = (0.5 * part(now.target, now.path.rtt)).min(0.125);
+            let eager = (f64::from(1 + self.quiet) * part_of_bytes).min(EAGER);
+            let step = self.bytes * part_of_bytes.max(eager);
+            let missing = 1.0 - part(self.delay, now.target);
+            let missing = if others { missing.max(0.5) } else { missing };
+            self.bytes += step.max(now.path.packet as f64) * missing;
         }
     }
 
-    fn shrink(&mut self, before: Before, target: Duration) {
-        let aim = self.base.least() + target * 9 / 10;
-        self.bytes *= part(aim, before.rtt).max(0.5);
-        self.phase = Phase::Shrinking {
-            before,
-            wait: Wait::NONE,
-        };
+    /// Whether the path has carried clearly more of late. One that is queueing in this direction carries
+    /// all it can; so with bulk both ways the queue is that of the other direction.
+    fn carries_less(&self) -> bool {
+        self.carried < 0.93 * self.most_carried
+    }
+
+    /// A step towards what would meet the target if all of the queue were this bound's.
+    fn shrink(&mut self, before: Mark, now: Now) {
+        let aim = self.base.least() + now.target * 9 / 10;
+        self.bytes *= part(aim, now.path.rtt).max(0.5);
+        self.phase = Phase::Shrinking(Step::from(before));
     }
 
     /// A step down has had its time to show.
-    fn shrunk(&mut self, now: Instant, before: Before, target: Duration, path: Path) {
-        if self.delay <= target {
-            self.phase = Phase::Steady;
-        } else if self.bytes > 0.7 * before.bytes {
-            // Too little a step to tell by.
-            self.bytes *= part(self.base.least() + target * 9 / 10, path.rtt).max(0.5);
-            self.phase = Phase::Shrinking {
-                before,
-                wait: Wait::NONE,
-            };
-        } else if self.was_own_queue(before, path) {
-            self.phase = Phase::Steady;
+    fn shrunk(&mut self, step: Step, now: Now) {
+        let within = self.delay <= now.target;
+        if self.bytes > 0.9 * step.before.bytes {
+            // Too little to tell by.
+            match within {
+                true => self.phase = Phase::Steady,
+                false => self.shrink(step.before, now),
+            }
+        } else if self.delay > now.target * FOREIGN && step.cost(self.bytes) {
+            self.bytes = step.before.bytes;
+            self.phase = self.competing();
         } else {
-            self.bytes = before.bytes;
-            self.phase = Phase::Competing {
-                look_at: now + LOOK_AGAIN,
-            };
-        }
-    }
-
-    /// Alone on the link, the round trip falls as the bound does, down to the base.
-    fn was_own_queue(&self, before: Before, path: Path) -> bool {
-        let alone = before.rtt.mul_f64(self.bytes / before.bytes);
-        let expected = before.rtt - alone.max(self.base.least()).min(before.rtt);
-        before.rtt.saturating_sub(path.rtt) * 2 > expected
-    }
-
-    fn looked(&mut self, now: Instant, before: Before, competing: bool, path: Path) {
-        self.base_seen = now;
-        if competing && !self.was_own_queue(before, path) {
-            self.bytes = before.bytes;
-            self.phase = Phase::Competing {
-                look_at: now + LOOK_AGAIN,
-            };
-        } else {
-            self.bytes = before.bytes * part(self.base.least(), before.rtt);
             self.phase = Phase::Steady;
         }
     }
 
-    fn compete(&mut self, now: Instant, look_at: Instant, target: Duration, path: Path) {
-        if self.delay < target {
+    fn competing(&self) -> Phase {
+        Phase::Competing {
+            check: self.mark(),
+            rounds: 0,
+        }
+    }
+
+    fn time_to_look(&mut self, now: Instant) -> bool {
+        let time = now >= self.look_at;
+        while self.look_at <= now {
+            self.look_at += LOOK_EVERY;
+        }
+        time
+    }
+
+    fn look(&mut self, part: f64) {
+        self.phase = Phase::Looking(Step::from(self.mark()));
+        self.bytes *= part;
+    }
+
+    fn looked(&mut self, step: Step, now: Now) {
+        self.base_seen = now.at;
+        let queued = self.delay > now.target;
+        if queued && step.cost(self.bytes) {
+            self.bytes = step.before.bytes;
+            self.phase = self.competing();
+        } else {
+            let carried = step.before.pace * (self.base.least() + now.target / 2).as_secs_f64();
+            self.bytes = carried.clamp(self.bytes, step.before.bytes);
             self.phase = Phase::Steady;
-        } else if now >= look_at {
-            self.phase = Phase::Looking {
-                before: Before {
-                    bytes: self.bytes,
-                    rtt: path.rtt,
-                },
-                wait: Wait::NONE,
-                competing: true,
+        }
+    }
+
+    fn compete(&mut self, check: Mark, rounds: u32, now: Now) {
+        let grown = self.bytes / check.bytes;
+        let paid = self.pace > check.pace * (1.0 + 0.3 * (grown - 1.0));
+        if self.delay < now.target || (rounds >= PAY_ROUNDS && grown > 1.1 && !paid) {
+            self.phase = Phase::Steady;
+        } else if self.time_to_look(now.at) {
+            self.look(0.5);
+        } else {
+            if self.may_grow() {
+                let step = (self.bytes / 32.0).max(now.path.packet as f64);
+                let most = (now.path.window + now.path.packet) as f64;
+                self.bytes = (self.bytes + step).min(most);
+            }
+            self.phase = match rounds >= PAY_ROUNDS {
+                true => self.competing(),
+                false => Phase::Competing { check, rounds },
             };
-            self.bytes *= 0.5;
-        } else if self.may_grow() {
-            let step = (self.bytes / 32.0).max(path.packet as f64);
-            self.bytes = (self.bytes + step).min((path.window + path.packet) as f64);
         }
     }
 }
@@ -348,17 +414,38 @@ impl Round {
     }
 }
 
-impl Wait {
-    const NONE: Wait = Wait { rounds: 0, bytes: 0 };
+impl Step {
+    fn from(before: Mark) -> Self {
+        Self {
+            before,
+            rounds: 0,
+            bytes: 0,
+            time: Duration::ZERO,
+            limited: false,
+        }
+    }
 
-    /// What is waited for after this round; `None` when it is over.
-    fn after(self, round: Round, path: Path) -> Option<Wait> {
-        let wait = Wait {
-            rounds: self.rounds + 1,
-            bytes: self.bytes + round.confirmed,
-        };
-        let over = wait.rounds >= 2 && wait.bytes >= SETTLED_PACKETS * path.packet;
-        (!over).then_some(wait)
+    /// With one more round; and whether the step has had its time to show. What the first round
+    /// confirms was still written before the step.
+    fn after(mut self, round: Round, lasted: Duration, path: Path) -> (Self, bool) {
+        self.rounds += 1;
+        if self.rounds > 1 {
+            self.bytes += round.confirmed;
+            self.time += lasted;
+            self.limited |= round.limited;
+        }
+        (
+            self,
+            self.rounds >= 2 && self.bytes >= SETTLED_PACKETS * path.packet,
+        )
+    }
+
+    /// Whether the step down has cost speed: then the queue that was to shrink is not this bound's. Of
+    /// its own queue, a part can go at no cost.
+    fn cost(&self, bytes: f64) -> bool {
+        let pace = self.bytes as f64 / self.time.as_secs_f64().max(1e-6);
+        let given_up = 1.0 - bytes / self.before.bytes;
+        self.limited && pace < self.before.pace * (1.0 - 0.3 * given_up)
     }
 }
 

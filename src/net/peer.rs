@@ -125,7 +125,9 @@ impl Peer {
                 },
                 WhenFull::RefuseNew,
             ),
-            bulk: Bulk::new(windows.bulk, move || read_path(&path)),
+            bulk: Bulk::new(windows.bulk, facts.connected_at_ms, move || {
+                read_path(&path)
+            }),
             requests: Arc::new(Semaphore::new(MAX_OWN_REQUESTS as usize)),
             served: Semaphore::new(MAX_SERVED as usize),
             bodies_held: Arc::new(Semaphore::new(MAX_HELD)),

@@ -138,7 +138,9 @@ mod tests {
         let welcome = mib(most_memory(&Windows::WELCOME, false));
         let stranger = u64::from((Windows::STRANGER.receive + Windows::STRANGER.send) / MIB);
         let architecture = include_str!("../../docs/architecture.md");
-        let said = format!("{recorded} MiB for a pinned masternode, {welcome} MiB for any other peer and {stranger} MiB before its Welcome");
+        let said = format!(
+            "{recorded} MiB for a pinned masternode, {welcome} MiB for any other peer and {stranger} MiB before its Welcome"
+        );
         let words: Vec<&str> = architecture.split_whitespace().collect();
         assert!(words.join(" ").contains(&said), "{said}");
     }

@@ -1,6 +1,8 @@
 //! A peer that speaks the protocol by hand, so that it can also break it.
 
-use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, SendStream, ServerConfig};
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, SendStream, ServerConfig, TransportConfig,
+};
 
 use super::*;
 use crate::net::connection_id::reset_key;
@@ -56,12 +58,23 @@ pub(super) fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {
 impl Raw {
     /// Dials a node and gets its Welcome.
     pub(super) async fn dial(plan: &Plan, seed: u8, to: u8) -> Self {
-        Self::dial_from(endpoint(plan, seed), plan, seed, to).await
+        let quic = Self::connect(plan, seed, to).await;
+        Self::welcomed(quic, plan, seed, to).await
     }
 
     /// The same from another socket.
     pub(super) async fn dial_from(from: Endpoint, plan: &Plan, seed: u8, to: u8) -> Self {
-        let quic = Self::connect_from(from, plan, seed, to).await;
+        let quic = Self::connect_from(from, plan, seed, to, TransportConfig::default()).await;
+        Self::welcomed(quic, plan, seed, to).await
+    }
+
+    /// Says Hello and gets its Welcome.
+    pub(super) async fn welcomed(
+        quic: (Endpoint, Connection),
+        plan: &Plan,
+        seed: u8,
+        to: u8,
+    ) -> Self {
         let mut raw = Self::greet(quic, hello(plan, seed, plan.ip(to))).await;
         assert!(matches!(raw.read().await, KeepaliveMessage::Hello(_)));
         assert!(matches!(raw.read().await, KeepaliveMessage::Welcome(_)));
@@ -70,17 +83,27 @@ impl Raw {
 
     /// Dials a node, no further than TLS.
     pub(super) async fn connect(plan: &Plan, seed: u8, to: u8) -> (Endpoint, Connection) {
-        Self::connect_from(endpoint(plan, seed), plan, seed, to).await
+        Self::connect_from(
+            endpoint(plan, seed),
+            plan,
+            seed,
+            to,
+            TransportConfig::default(),
+        )
+        .await
     }
 
-    async fn connect_from(
+    /// Dials from an endpoint, granting what `transport` says.
+    pub(super) async fn connect_from(
         endpoint: Endpoint,
         plan: &Plan,
         seed: u8,
         to: u8,
+        transport: TransportConfig,
     ) -> (Endpoint, Connection) {
         let own = identity(seed, plan.ip(seed));
-        let client = ClientConfig::new(tls::client_crypto(&own).unwrap());
+        let mut client = ClientConfig::new(tls::client_crypto(&own).unwrap());
+        client.transport_config(Arc::new(transport));
         let connecting = endpoint.connect_with(client, plan.address(to), "timed");
         let quic = connecting.unwrap().await.unwrap();
         (endpoint, quic)

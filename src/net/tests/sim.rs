@@ -39,15 +39,37 @@ pub(super) fn start_as(
     own: Identity,
     wire: &Arc<Wire>,
 ) -> Node {
-    let environment = NetEnvironment {
+    let environment = environment(plan, seed, wire);
+    Node::start(plan.ip(seed), config, own, plan.directory(), environment)
+}
+
+/// Starts a planned node that holds other records.
+pub(super) fn start_knowing(
+    plan: &Plan,
+    seed: u8,
+    directory: MasternodeDirectory,
+    wire: &Arc<Wire>,
+) -> Node {
+    let ip = plan.ip(seed);
+    let environment = environment(plan, seed, wire);
+    Node::start(
+        ip,
+        plan.config(seed),
+        identity(seed, ip),
+        directory,
+        environment,
+    )
+}
+
+fn environment(plan: &Plan, seed: u8, wire: &Arc<Wire>) -> NetEnvironment {
+    NetEnvironment {
         socket: wire.socket(plan.address(seed)),
         runtime: Arc::new(TokioRuntime),
         clock: Arc::new(VirtualClock(Instant::now())),
         entropy: Entropy::from_seed([seed; 32]),
         pins: Arc::new(FileInMemory::default()),
         offload: crate::env::Offload::Inline,
-    };
-    Node::start(plan.ip(seed), config, own, plan.directory(), environment)
+    }
 }
 
 /// Runs a mesh of masternodes with a lossy wire and a partition. Gives the wire's trace and who was

@@ -3,16 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 
 use tokio::time::{Instant, sleep};
 
+use super::raw::{self, Raw};
 use super::sim;
 use super::wire::{Link, Rate, Wire};
 use super::*;
 use crate::types::{ConsensusKey, Round, Vote, VoteKind};
 use crate::wire::{ConsensusMessage, StreamKind, SyncRequest};
 
+mod hostile;
+mod shared;
 mod single;
+mod slow;
 
 /// The blocks of the reference transfer.
 const BLOCK_BYTES: usize = 946_000;
@@ -45,7 +50,8 @@ struct Host {
     votes: Arc<Mutex<Votes>>,
     /// Bytes of whole blocks that have come.
     bodies: Arc<Mutex<BTreeMap<PeerIp, u64>>>,
-    cancel: CancellationToken,
+    /// Ends with the host.
+    _cancel: tokio_util::sync::DropGuard,
     _tip: watch::Sender<Tip>,
 }
 
@@ -66,7 +72,7 @@ impl Host {
             net: node.net,
             votes: Arc::default(),
             bodies: Arc::default(),
-            cancel: node.cancel,
+            _cancel: node.cancel.drop_guard(),
             _tip: node.tip,
         };
         tokio::spawn(serve(node.sync));
@@ -89,9 +95,11 @@ impl Host {
         }
     }
 
-    /// Keeps so many sync requests of whole blocks going until the connection ends.
-    fn download(&self, from: PeerIp, requests: usize) {
-        for _ in 0..requests {
+    /// Keeps so many sync requests of whole blocks going until the connection ends; counts the
+    /// payload bytes of each.
+    fn download(&self, from: PeerIp, requests: usize) -> Vec<Arc<AtomicU64>> {
+        let counts: Vec<Arc<AtomicU64>> = (0..requests).map(|_| Arc::default()).collect();
+        for count in counts.clone() {
             let net = self.net.clone();
             tokio::spawn(async move {
                 let request = SyncRequest::Bodies {
@@ -99,10 +107,18 @@ impl Host {
                     last: Height(256),
                 };
                 while let Ok(mut answer) = net.request_sync(from, request).await {
-                    while let Ok(Some(_)) = answer.next_payload().await {}
+                    let mut progress = answer.progress();
+                    let counting = async {
+                        while progress.changed().await.is_ok() {
+                            count.store(*progress.borrow_and_update(), Ordering::Relaxed);
+                        }
+                    };
+                    let reading = async { while let Ok(Some(_)) = answer.next_payload().await {} };
+                    tokio::select! { () = counting => {}, () = reading => {} }
                 }
             });
         }
+        counts
     }
 
     fn downloaded(&self, from: PeerIp) -> u64 {
@@ -110,7 +126,7 @@ impl Host {
     }
 
     /// Sends votes to a peer for ever.
-    fn vote(&self, to: PeerIp) {
+    fn vote(&self, to: PeerIp, every: Duration) {
         let (net, votes) = (self.net.clone(), self.votes.clone());
         tokio::spawn(async move {
             loop {
@@ -123,7 +139,7 @@ impl Host {
                 if net.send_consensus(to, vote(VoteKind::Prevote, id)).is_err() {
                     return;
                 }
-                sleep(VOTE_EVERY).await;
+                sleep(every).await;
             }
         });
     }
@@ -213,43 +229,78 @@ async fn hear(
 
 /// Two masternodes on a link of their own.
 struct Pair {
-    wire: Arc<Wire>,
-    plan: Plan,
     one: Host,
     other: Host,
 }
 
 impl Pair {
     /// Pings come so often that the last 1,024 of them fill the window that is measured.
-    async fn start(there: Link, back: Link, window: Duration) -> Self {
+    async fn start(way: Link, window: Duration) -> Self {
         let mut plan = Plan::new(2, 0);
-        plan.timing = NetTiming {
-            ping_interval: (window / 1024).max(Duration::from_millis(1)),
-            ..NetTiming::RECOMMENDED
-        };
-        Self::start_with(plan, there, back).await
+        plan.timing = often(window);
+        Self::start_with(plan, way, 0).await
     }
 
-    async fn start_with(plan: Plan, there: Link, back: Link) -> Self {
-        let wire = sim::clean_wire();
-        wire.set_link(plan.address(1), plan.address(2), there);
-        wire.set_link(plan.address(2), plan.address(1), back);
+    async fn start_with(plan: Plan, way: Link, seed: u8) -> Self {
+        let wire = Wire::start(Link::CLEAN, Entropy::from_seed([seed; 32]), |_| {});
+        wire.set_link(plan.address(1), plan.address(2), way);
+        wire.set_link(plan.address(2), plan.address(1), way);
         let one = Host::start(&plan, 1, &wire);
         let other = Host::start(&plan, 2, &wire);
         one.connected_to(1).await;
         other.connected_to(1).await;
-        Self {
-            wire,
-            plan,
-            one,
-            other,
-        }
+        Self { one, other }
     }
+}
+
+/// Pings so often that the last 1,024 of them fill a window.
+fn often(window: Duration) -> NetTiming {
+    NetTiming {
+        ping_interval: (window / 1024).max(Duration::from_millis(1)),
+        ..NetTiming::RECOMMENDED
+    }
+}
+
+/// Jain's index of fairness: 1 when all have the same.
+fn fairness(parts: &[f64]) -> f64 {
+    let (sum, squares) = (
+        parts.iter().sum::<f64>(),
+        parts.iter().map(|one| one * one).sum::<f64>(),
+    );
+    sum * sum / (parts.len() as f64 * squares)
+}
+
+/// Bytes that flow between two hosts outside of the node, with QUIC's own congestion control alone: starts a
+/// stream that never ends, and counts what arrives.
+async fn plain_flow(plan: &Plan, wire: &Arc<Wire>, from: u8, to: u8) -> Arc<AtomicU64> {
+    let accepting = raw::endpoint_on(plan, from, wire.socket(plan.address(from)));
+    let dialing = raw::endpoint_on(plan, to, wire.socket(plan.address(to)));
+    tokio::spawn(async move {
+        let quic = accepting.accept().await.unwrap().await.unwrap();
+        let mut stream = quic.open_uni().await.unwrap();
+        let block = vec![7; 64 * 1024];
+        while stream.write_all(&block).await.is_ok() {}
+    });
+    let transport = quinn::TransportConfig::default();
+    let (endpoint, quic) = Raw::connect_from(dialing, plan, to, from, transport).await;
+    let received = Arc::new(AtomicU64::new(0));
+    let count = received.clone();
+    tokio::spawn(async move {
+        let _endpoint = endpoint;
+        let mut stream = quic.accept_uni().await.unwrap();
+        while let Ok(Some(chunk)) = stream.read_chunk(64 * 1024, true).await {
+            count.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+        }
+    });
+    received
 }
 
 /// What a row has come to.
 #[derive(Debug)]
-#[allow(dead_code, reason = "shown in the failure message and the log of a row")]
+#[allow(
+    dead_code,
+    reason = "shown in the failure message and the log of a row"
+)]
 struct Figures {
     ping_p99: Duration,
     vote_p99: Duration,
@@ -273,8 +324,10 @@ async fn measure(
     settle: Duration,
     window: Duration,
 ) -> Figures {
+    // On a slow link votes are themselves a load.
+    let rare = Duration::from_millis(if bytes_per_s < 1_000_000 { 200 } else { 1 });
     let Pair { one, other, .. } = pair;
-    one.vote(other.ip);
+    one.vote(other.ip, VOTE_EVERY.min(window / 200).max(rare));
     other.download(one.ip, 4);
     if both_ways {
         one.download(other.ip, 4);
