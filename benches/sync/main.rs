@@ -72,11 +72,11 @@ impl Bench {
         let folder = folder.path();
         if self.wants("a") {
             let blocks = self.length(10_000, 100_000);
-            self.from_one_peer("a", folder, EMPTY, blocks).await?;
+            self.one_peer("a", folder, EMPTY, blocks).await?;
         }
         if self.wants("b") {
             let blocks = self.length(30, 500);
-            self.from_one_peer("b", folder, FULL, blocks).await?;
+            self.one_peer("b", folder, FULL, blocks).await?;
         }
         if self.wants("c") {
             self.beside_bad_peers(folder).await?;
@@ -115,7 +115,7 @@ impl Bench {
         Stored::generated(&folder.join(format!("{part}.redb")), shape, blocks).await
     }
 
-    async fn from_one_peer(
+    async fn one_peer(
         &mut self,
         part: &str,
         folder: &Path,

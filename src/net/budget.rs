@@ -2,7 +2,7 @@
 //!
 //! | what | burst | a second | beyond it |
 //! |---|---|---|---|
-//! | pings | 64 | 16 | delayed: the keepalive stream is read no further |
+//! | pings | 64 | 64 | delayed: the keepalive stream is read no further |
 //! | news of its tip | 32 | 8 | dropped; the next ping tells the tip again |
 //! | addresses | 200 | 1 | dropped |
 //! | transactions announced or asked for, ids | 50,000 | 10,000 | delayed |
@@ -41,7 +41,7 @@ impl Spending {
     /// The largest burst, and what comes back in a second.
     fn limits(self) -> (u64, u64) {
         match self {
-            Spending::Ping => (64, 16),
+            Spending::Ping => (64, 64),
             Spending::Tip => (32, 8),
             Spending::Address => (200, 1),
             Spending::TransactionId => (50_000, 10_000),
@@ -182,7 +182,7 @@ mod tests {
                 now = bucket.take(tokens, now + Duration::from_millis(pause_ms));
                 taken += tokens;
                 let seconds = (now - start).as_millis() as u64;
-                prop_assert!(taken * 1_000 <= 64 * 1_000 + 16 * seconds);
+                prop_assert!(taken * 1_000 <= 64 * 1_000 + 64 * seconds);
             }
         }
 
@@ -197,7 +197,7 @@ mod tests {
                 now += Duration::from_micros(step_us);
                 bucket.refill(now);
             }
-            prop_assert!(bucket.try_take(16, now + Duration::from_millis(1)));
+            prop_assert!(bucket.try_take(64, now + Duration::from_millis(1)));
         }
     }
 }

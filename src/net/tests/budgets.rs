@@ -45,10 +45,10 @@ async fn pings_beyond_the_budget_are_answered_late_and_ban_nobody() {
         }
     }
     assert!(pongs.iter().map(|(nonce, _)| *nonce).eq(0..200));
-    // 64 at once, the other 136 at 16 a second.
+    // 64 at once, the other 136 at 64 a second.
     assert!(pongs[60].1 < Duration::from_millis(500), "{:?}", pongs[60]);
     let last = pongs[199].1;
-    assert!((8..10).contains(&last.as_secs()), "{last:?}");
+    assert!((2..4).contains(&last.as_secs()), "{last:?}");
     let info = node.info(plan.ip(2));
     assert!(info.over_budget >= 130, "{}", info.over_budget);
     assert_eq!(node.net.bans(), []);

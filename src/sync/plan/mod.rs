@@ -222,6 +222,11 @@ impl<S: Clone, B> Plan<S, B> {
     /// The connected peers, all of them.
     pub(super) fn set_peers(&mut self, now: Instant, views: impl IntoIterator<Item = PeerView>) {
         let gone = self.peers.replace(now, views);
+        for request in self.requests.values() {
+            if gone.contains(&request.peer) {
+                self.peers.broke_off(request.peer);
+            }
+        }
         self.drop_requests(|request| gone.contains(&request.peer));
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Peers {
 struct Standing {
     failures: u32,
     not_held: u32,
+    /// Connections that ended under a request since the last answer.
+    broken_off: u32,
     aside_until: Option<Instant>,
     /// The failure may have been the connection's own: a new one lifts it.
     lifted_by_reconnect: bool,
@@ -68,8 +70,9 @@ impl Peers {
             }
         }
         let connected = &self.connected;
-        self.standings
-            .retain(|ip, standing| connected.contains_key(ip) || standing.is_aside(now));
+        self.standings.retain(|ip, standing| {
+            connected.contains_key(ip) || standing.is_aside(now) || standing.broken_off > 0
+        });
         gone
     }
 
@@ -108,7 +111,9 @@ impl Peers {
             .filter(|(_, busy)| *busy < most_requests)
             .min_by_key(|(peer, busy)| {
                 let standing = self.standings.get(&peer.ip).copied().unwrap_or_default();
-                let failures = standing.failures.saturating_add(standing.not_held);
+                let failures = (standing.failures)
+                    .saturating_add(standing.not_held)
+                    .saturating_add(standing.broken_off);
                 let is_slow = standing.rate.is_some_and(|rate| rate * SLOW_FACTOR < best);
                 (failures, is_slow, *busy, standing.last_asked, peer.ip)
             })
@@ -130,7 +135,21 @@ impl Peers {
 
     /// A request goes to a peer.
     pub(super) fn asked(&mut self, peer: PeerIp, id: RequestId) {
-        self.standings.entry(peer).or_default().last_asked = id;
+        self.standing(peer).last_asked = id;
+    }
+
+    /// A peer's connection has ended under a request. That may be this node's own doing, so it is no
+    /// fault; but who does nothing else is asked last.
+    pub(super) fn broke_off(&mut self, peer: PeerIp) {
+        let standing = self.standing(peer);
+        standing.broken_off = standing.broken_off.saturating_add(1);
+    }
+
+    fn standing(&mut self, peer: PeerIp) -> &mut Standing {
+        if self.standings.len() >= MAX_STANDINGS && !self.standings.contains_key(&peer) {
+            self.standings.pop_first();
+        }
+        self.standings.entry(peer).or_default()
     }
 
     /// A peer has answered in full.
@@ -138,6 +157,7 @@ impl Peers {
         if let Some(standing) = self.standings.get_mut(&peer) {
             standing.failures = standing.failures.saturating_sub(1);
             standing.not_held = 0;
+            standing.broken_off = 0;
         }
     }
 
@@ -149,10 +169,7 @@ impl Peers {
         peer: PeerIp,
         failure: Failure,
     ) {
-        if self.standings.len() >= MAX_STANDINGS && !self.standings.contains_key(&peer) {
-            self.standings.pop_first();
-        }
-        let standing = self.standings.entry(peer).or_default();
+        let standing = self.standing(peer);
         let (count, longest) = match failure {
             Failure::NotHeld => (&mut standing.not_held, limits.not_held_limit),
             _ => (&mut standing.failures, limits.aside_limit),

@@ -627,6 +627,19 @@ proptest! {
     }
 }
 
+/// It was never measured, and a peer that is slower than another was asked only after it.
+#[test]
+fn a_peer_that_comes_back_all_the_time_and_never_answers_is_asked_last() {
+    let fast_but_short = Nature::Honest {
+        tip: 301,
+        latency_ms: 1,
+    };
+    let natures = [honest(464), Nature::Boaster, fast_but_short];
+    let mut world = World::new(false, 464, natures);
+    world.body_bytes = |height| if height % 7 == 0 { 3_000_000 } else { 20_000 };
+    world.run_to(464, MINUTE);
+}
+
 #[test]
 fn headers_served_one_at_a_time_slow_nothing_down_for_good() {
     let mut world = World::new(false, 300, [Nature::Short { tip: 300 }, honest(300)]);

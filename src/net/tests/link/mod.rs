@@ -256,7 +256,7 @@ impl Pair {
 /// Pings so often that the last 1,024 of them fill a window.
 fn often(window: Duration) -> NetTiming {
     NetTiming {
-        ping_interval: (window / 1024).max(Duration::from_millis(1)),
+        ping_interval: (window / 1024).max(VOTE_EVERY),
         ..NetTiming::RECOMMENDED
     }
 }
