@@ -215,7 +215,7 @@ fn with_liars(seed: u64, lie: Lie, named: &'static str) {
 }
 
 fn wrong_bodies_are_refused_and_their_sender_named(seed: u64) {
-    with_liars(seed, Lie::WrongBody, "its header commits to");
+    with_liars(seed, Lie::WrongBody, "the header commits to");
 }
 
 fn wrong_certificates_are_refused_and_their_sender_named(seed: u64) {
