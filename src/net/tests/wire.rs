@@ -13,7 +13,6 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -256,7 +255,6 @@ impl Wire {
             wire: self.clone(),
             address: Mutex::new(address),
             inbox,
-            unplugged: AtomicBool::new(false),
         })
     }
 
@@ -457,15 +455,9 @@ pub struct Socket {
     wire: Arc<Wire>,
     address: Mutex<SocketAddr>,
     inbox: Arc<Mutex<Inbox>>,
-    unplugged: AtomicBool,
 }
 
 impl Socket {
-    /// The host is gone: what its dying tasks still send leaves no trace.
-    pub fn unplug(&self) {
-        self.unplugged.store(true, Ordering::Relaxed);
-    }
-
     /// The host has another address from now on.
     pub fn move_to(&self, address: SocketAddr) {
         let before = std::mem::replace(&mut *self.address.lock().unwrap(), address);
@@ -500,9 +492,6 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        if self.unplugged.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let from = self.address();
         let size = transmit.segment_size.unwrap_or(transmit.contents.len());
         for bytes in transmit.contents.chunks(size.max(1)) {
