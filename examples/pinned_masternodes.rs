@@ -92,8 +92,8 @@ async fn run(root: &Path) -> anyhow::Result<Outcome> {
     let alpha = support::start(&alpha).await?;
     let node = support::start(&impostor).await?;
     println!("a node with a fresh key has taken {BETA}, the address recorded for beta");
-    let told_to_impostor = until(|| last_end(&node, alpha_ip)).await;
-    let refused_by_alpha = until(|| last_end(&alpha, beta_ip)).await;
+    let told_to_impostor = until(|| last_refusal(&node, alpha_ip)).await;
+    let refused_by_alpha = until(|| last_refusal(&alpha, beta_ip)).await;
     let impostor_connected = is_connected(&alpha, beta_ip) || is_connected(&node, alpha_ip);
     println!(
         "alpha says:        {}",
@@ -128,12 +128,12 @@ async fn run(root: &Path) -> anyhow::Result<Outcome> {
     })
 }
 
-/// Why the connection with a peer last ended or was refused.
-fn last_end(node: &Node, peer: PeerIp) -> Option<String> {
+/// Why a connection with a peer was last refused.
+fn last_refusal(node: &Node, peer: PeerIp) -> Option<String> {
     let known = node.net().known_peers().into_iter();
     let (_, _, reason) = known
         .filter(|known| known.ip == peer)
-        .find_map(|known| known.last_end)?;
+        .find_map(|known| known.last_refusal)?;
     Some(reason)
 }
 
