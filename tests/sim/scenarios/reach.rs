@@ -20,15 +20,13 @@ scenarios! {
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The node with the lowest address is the one that everybody dials. When nobody's packets reach
-/// it, it dials them itself after the grace period, and stays connected.
+/// it, it dials them itself after the grace period, and stays connected. That opens the firewall to
+/// what they send at the same moment, so either one's connection may be the one that stays.
 fn a_low_address_behind_a_firewall_dials_out(seed: u64) {
     scenario(Plan::new(4), seed, async |world: &mut World| {
         world.firewall(0);
         world.start_all().await;
         world.connected_within(30 * SECOND).await;
-        for peer in world.node(0).net().peers() {
-            assert_eq!(peer.direction, Direction::Outbound);
-        }
         world.run(600 * SECOND).await;
         assert_eq!(world.checker.disconnects(), 0);
     });
