@@ -41,6 +41,9 @@ use std::process::ExitCode;
 
 use options::{Options, Wanted};
 
+/// Each of the largest stories is run many times.
+const FULL_SIZES: bool = false;
+
 fn main() -> ExitCode {
     let options = match options::parse(std::env::args().skip(1)) {
         Ok(Wanted::Campaign(options)) => options,

@@ -20,3 +20,6 @@ mod scenarios;
 mod signatures;
 mod wire;
 mod world;
+
+/// Whether the largest stories have their full size.
+const FULL_SIZES: bool = cfg!(not(debug_assertions));

@@ -40,11 +40,7 @@ macro_rules! scenarios {
 /// The largest stories have their full size in a release build of the suite, and a smaller one in
 /// the dev profile and in campaigns, which run each of them many times.
 const fn sized(full: u32, small: u32) -> u32 {
-    if cfg!(all(test, not(debug_assertions))) {
-        full
-    } else {
-        small
-    }
+    if crate::FULL_SIZES { full } else { small }
 }
 
 /// Runs a story of the suite and says how long that took here, which no assertion may depend on.

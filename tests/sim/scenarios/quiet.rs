@@ -19,11 +19,22 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// 0.5 % of all packets are lost, some are doubled or late, and nobody ever disconnects.
 fn a_quiet_day_has_no_disconnect(seed: u64) {
-    let hours = sized(24, 3);
+    quiet(5, sized(24, 3), seed);
+}
+
+/// Too long for the suite: `cargo test --release --test sim -- --ignored twenty_nodes_for_a_day`.
+#[cfg(test)]
+#[test]
+#[ignore = "takes very long"]
+fn twenty_nodes_for_a_day() {
+    super::timed(|seed| quiet(20, 24, seed));
+}
+
+fn quiet(nodes: usize, hours: u32, seed: u64) {
     let plan = Plan {
         slot: 600 * SECOND,
         link: Link::INTERNET,
-        ..Plan::new(5)
+        ..Plan::new(nodes)
     };
     scenario(plan, seed, async |world: &mut World| {
         world.start_all().await;
