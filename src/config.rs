@@ -214,7 +214,7 @@ impl Config {
              \n\
              # What is logged: error, warn, info, debug or trace, also per module, such as\n\
              # \"info,timed::net=debug\".\n\
-             log = \"{log}\"\n",
+             log = {log}\n",
             listen_ip = self.listen_ip,
             listen_port = self.listen_port,
             advertised = optional(
@@ -231,7 +231,7 @@ impl Config {
             peers = peers.join(", "),
             accept_unpinned = self.accept_unpinned,
             max_unpinned = self.max_unpinned,
-            log = self.log,
+            log = toml::Value::from(self.log.as_str()),
         )
     }
 
@@ -309,6 +309,7 @@ mod tests {
         config.rpc_ip = Some("127.0.0.9".parse().unwrap());
         config.peers = vec!["10.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()];
         config.accept_unpinned = false;
+        config.log = "info,[{peer=\"a\\b\"}]=debug\n".into();
         assert_eq!(parse(&config.to_text()).unwrap(), config);
     }
 

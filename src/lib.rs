@@ -12,6 +12,8 @@ pub mod chain;
 pub mod config;
 pub mod consensus;
 pub mod env;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod ledger;
 pub mod mempool;
 pub mod net;

@@ -154,10 +154,13 @@ fn sources() -> Vec<Source> {
         .collect()
 }
 
-/// A module's tests may use what the module may not.
+/// A module's tests and fuzz targets may use what the module may not: no node is built with them.
 fn is_test(file: &Path) -> bool {
+    let apart = ["tests", "fuzzing"];
     let stem = file.file_stem().unwrap_or_default();
-    stem == "tests" || file.components().any(|part| part.as_os_str() == "tests")
+    let mut parts = file.components().map(|part| part.as_os_str());
+    apart.iter().any(|name| stem == *name)
+        || parts.any(|part| apart.iter().any(|name| part == *name))
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -93,7 +93,7 @@ pub(super) struct Guard {
 
 /// What stands in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Written {
+pub(super) struct Written {
     /// The last height that may have been signed.
     height: Height,
     /// How many entries its log had, its opening included, when this node last signed.
@@ -122,7 +122,7 @@ impl Guard {
                     action: "read",
                     source,
                 })?;
-        let content = content.map(|content| parse(&content, &genesis, &key, &file.name()));
+        let content = content.map(|content| Written::parse(&content, &genesis, &key, &file.name()));
         let written = content.transpose()?;
         let height = written.map(|written| written.height);
         let blocked = height.filter(|height| *height > tip.next()).map(|height| {
@@ -245,18 +245,7 @@ impl Guard {
     }
 
     async fn write(&mut self, written: Written) -> Result<(), StateFileError> {
-        let Written {
-            height,
-            entries,
-            unproven,
-        } = written;
-        let mut content = format!(
-            "{TITLE}\ngenesis {}\nkey {}\nheight {height}\nentries {entries}\n",
-            self.genesis, self.key
-        );
-        if unproven {
-            content += &format!("{UNPROVEN}\n");
-        }
+        let content = written.to_text(&self.genesis, &self.key);
         let file = self.file.clone();
         self.offload
             .run(move || file.replace(content.as_bytes()))
@@ -284,59 +273,80 @@ impl Guard {
     }
 }
 
-fn parse(
-    content: &[u8],
-    genesis: &GenesisHash,
-    key: &ConsensusKey,
-    file: &str,
-) -> Result<Written, StateFileError> {
-    let damaged = |detail: &str| StateFileError::Damaged {
-        file: file.to_owned(),
-        detail: detail.to_owned(),
-    };
-    let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
-    let mut lines: Vec<&str> = text.lines().collect();
-    let unproven = lines.last() == Some(&UNPROVEN);
-    if unproven {
-        lines.pop();
+impl Written {
+    pub(super) fn to_text(self, genesis: &GenesisHash, key: &ConsensusKey) -> String {
+        let Written {
+            height,
+            entries,
+            unproven,
+        } = self;
+        let mut text =
+            format!("{TITLE}\ngenesis {genesis}\nkey {key}\nheight {height}\nentries {entries}\n");
+        if unproven {
+            text += &format!("{UNPROVEN}\n");
+        }
+        text
     }
-    let [title, genesis_line, key_line, height_line, entries_line] = lines[..] else {
-        return Err(damaged("it does not have five lines"));
-    };
-    if title != TITLE {
-        return Err(damaged("its first line is not known"));
+
+    pub(super) fn parse(
+        content: &[u8],
+        genesis: &GenesisHash,
+        key: &ConsensusKey,
+        file: &str,
+    ) -> Result<Written, StateFileError> {
+        let damaged = |detail: &str| StateFileError::Damaged {
+            file: file.to_owned(),
+            detail: detail.to_owned(),
+        };
+        let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
+        let mut lines: Vec<&str> = text.lines().collect();
+        let unproven = lines.last() == Some(&UNPROVEN);
+        if unproven {
+            lines.pop();
+        }
+        let [title, genesis_line, key_line, height_line, entries_line] = lines[..] else {
+            return Err(damaged("it does not have five lines"));
+        };
+        if title != TITLE {
+            return Err(damaged("its first line is not known"));
+        }
+        let field = |line: &str, name: &'static str| -> Result<String, StateFileError> {
+            let value = line
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix(' '));
+            value
+                .map(str::to_owned)
+                .ok_or_else(|| damaged(&format!("the line {name:?} is missing")))
+        };
+        let foreign = |what, found: String, expected: String| StateFileError::Foreign {
+            file: file.to_owned(),
+            what,
+            found,
+            expected,
+        };
+        let found = field(genesis_line, "genesis")?;
+        if found != genesis.to_string() {
+            return Err(foreign("genesis", found, genesis.to_string()));
+        }
+        let found = field(key_line, "key")?;
+        if found != key.to_string() {
+            return Err(foreign("consensus key", found, key.to_string()));
+        }
+        let number = |line, name| {
+            let number = field(line, name)?.parse();
+            number.map_err(|_| damaged(&format!("its {name} is not a number")))
+        };
+        let written = Written {
+            height: Height(number(height_line, "height")?),
+            entries: number(entries_line, "entries")?,
+            unproven,
+        };
+        // Without its last line break the last number may have lost digits.
+        if written.to_text(genesis, key) != text {
+            return Err(damaged("it is not written as this software writes it"));
+        }
+        Ok(written)
     }
-    let field = |line: &str, name: &'static str| -> Result<String, StateFileError> {
-        let value = line
-            .strip_prefix(name)
-            .and_then(|rest| rest.strip_prefix(' '));
-        value
-            .map(str::to_owned)
-            .ok_or_else(|| damaged(&format!("the line {name:?} is missing")))
-    };
-    let foreign = |what, found: String, expected: String| StateFileError::Foreign {
-        file: file.to_owned(),
-        what,
-        found,
-        expected,
-    };
-    let found = field(genesis_line, "genesis")?;
-    if found != genesis.to_string() {
-        return Err(foreign("genesis", found, genesis.to_string()));
-    }
-    let found = field(key_line, "key")?;
-    if found != key.to_string() {
-        return Err(foreign("consensus key", found, key.to_string()));
-    }
-    let number = |line, name| {
-        let number = field(line, name)?.parse();
-        number.map_err(|_| damaged(&format!("its {name} is not a number")))
-    };
-    Ok(Written {
-        height: Height(number(height_line, "height")?),
-        entries: number(entries_line, "entries")?,
-        unproven,
-    })
 }
 
 #[cfg(test)]
@@ -468,10 +478,13 @@ mod tests {
                 ..
             }
         ));
-        let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight x\nentries 0\n");
-        assert!(matches!(
-            error(content).await,
-            StateFileError::Damaged { .. }
-        ));
+        // A number that is none; a last line that may have lost digits; a number in another form.
+        for end in ["x\nentries 0\n", "9\nentries 1", "9\nentries +1\n"] {
+            let content = format!("{TITLE}\ngenesis {GENESIS}\nkey {KEY}\nheight {end}");
+            assert!(matches!(
+                error(content).await,
+                StateFileError::Damaged { .. }
+            ));
+        }
     }
 }

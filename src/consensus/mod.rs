@@ -24,6 +24,8 @@ mod bodies;
 mod book;
 mod context;
 mod engine;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod host;
 mod ports;

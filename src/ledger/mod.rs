@@ -13,7 +13,11 @@ pub mod lthash;
 pub mod reward;
 pub mod rules;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the fuzz targets use a part of it")
+)]
 pub(crate) mod fixture;
 
 pub use apply::{

@@ -41,6 +41,8 @@ mod eviction;
 mod explain;
 mod faults;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handle;
 mod handshake;
 pub mod identity;

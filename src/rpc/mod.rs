@@ -12,6 +12,8 @@
 mod context;
 mod cookie;
 mod finality;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod http;
 mod jsonrpc;
 mod listener;

@@ -35,6 +35,8 @@ mod backend;
 mod bans;
 mod blocks;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod peers;
 mod tables;
 #[cfg(test)]

@@ -145,21 +145,24 @@ fn append(
     Ok(())
 }
 
-fn seal(checksum: [u8; CHECKSUM_BYTES], content: &[u8]) -> Vec<u8> {
+pub(super) fn seal(checksum: [u8; CHECKSUM_BYTES], content: &[u8]) -> Vec<u8> {
     [checksum.as_slice(), content].concat()
 }
 
 /// The content of a sealed row; `None` when the checksum does not match it.
-fn unseal(row: &[u8], checksum: impl Fn(&[u8]) -> [u8; CHECKSUM_BYTES]) -> Option<Vec<u8>> {
+pub(super) fn unseal(
+    row: &[u8],
+    checksum: impl Fn(&[u8]) -> [u8; CHECKSUM_BYTES],
+) -> Option<Vec<u8>> {
     let (stored, content) = row.split_at_checked(CHECKSUM_BYTES)?;
     (checksum(content) == stored).then(|| content.to_vec())
 }
 
-fn entry_checksum(height: Height, index: u64, entry: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub(super) fn entry_checksum(height: Height, index: u64, entry: &[u8]) -> [u8; CHECKSUM_BYTES] {
     checksum(ENTRY_CONTEXT, height, &index.to_le_bytes(), entry)
 }
 
-fn body_checksum(height: Height, block: BlockHash, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+pub(super) fn body_checksum(height: Height, block: BlockHash, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     checksum(BODY_CONTEXT, height, block.as_bytes(), body)
 }
 

@@ -252,7 +252,7 @@ impl Genesis {
 }
 
 /// Two masternodes, `alpha` and `beta`, with the consensus secrets `[1; 32]` and `[2; 32]`.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn sample_genesis() -> Genesis {
     let masternode = |name: &str, seed: u8| GenesisMasternode {
         name: name.into(),

@@ -14,7 +14,7 @@ use crate::types::golden::*;
 use crate::types::{BlockHash, GenesisHash, Height, Round, TxId};
 
 /// A message of each kind of stream and its frame's payload.
-fn samples() -> Vec<Sample> {
+pub(crate) fn samples() -> Vec<Sample> {
     let kinds = [
         keepalive_samples(),
         consensus_samples(),
@@ -27,10 +27,10 @@ fn samples() -> Vec<Sample> {
 }
 
 /// A message's frame, its expected payload, and what decoding any payload of its stream gives.
-struct Sample {
-    kind: StreamKind,
-    name: String,
-    frame: Vec<u8>,
+pub(crate) struct Sample {
+    pub(crate) kind: StreamKind,
+    pub(crate) name: String,
+    pub(crate) frame: Vec<u8>,
     payload: String,
     decode: fn(StreamKind, &[u8]) -> Result<Vec<u8>, FrameError>,
 }
@@ -373,7 +373,7 @@ fn what_this_version_does_not_know_is_refused() {
     }
     let keepalive = StreamKind::Keepalive;
     // The variant after the last one, in each enum.
-    refused(keepalive, decodes::<KeepaliveMessage>, "06000000 00*64");
+    refused(keepalive, decodes::<KeepaliveMessage>, "07000000 00*8");
     refused(
         StreamKind::Consensus,
         decodes::<ConsensusMessage>,

@@ -6,8 +6,10 @@
 pub mod close;
 pub mod frame;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 pub mod messages;
+#[cfg(test)]
+mod second_encoder;
 pub mod stream;
 
 pub use close::{CloseCode, CloseReason};
