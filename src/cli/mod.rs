@@ -14,6 +14,7 @@ mod init;
 mod log;
 mod notify;
 mod output;
+mod passphrase;
 mod peers;
 mod rpc;
 mod run;

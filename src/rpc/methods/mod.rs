@@ -154,6 +154,7 @@ mod tests {
             "getblock",
             "getrawmempool",
             "getmempoolinfo",
+            "estimatesmartfee",
             "sendrawtransaction",
             "getrawtransaction",
             "gettxout",
