@@ -1,8 +1,10 @@
 //! A node as its operator sees it: the page, metrics, the doctor's sentences.
 #![expect(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
+mod commands;
 mod doctor;
 mod methods;
+mod page;
 mod service;
 mod site;
 mod wallet;

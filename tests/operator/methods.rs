@@ -94,6 +94,8 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
         ("getblockhash", json!([1_000_000]), -5),
         ("getrawtransaction", json!(["ab".repeat(32)]), -5),
         ("getaddressbalance", json!(["dtime1nonsense"]), -5),
+        ("estimatesmartfee", json!([0]), -32602),
+        ("estimatesmartfee", json!([101]), -32602),
         ("loglevel", json!(["loud"]), -32602),
         ("logging", json!([["nets"]]), -32602),
     ] {
