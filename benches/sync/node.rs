@@ -46,6 +46,7 @@ pub async fn start(genesis: &Arc<Genesis>, place: &Place<'_>) -> Result<Node> {
         rpc: Some(RpcEnvironment {
             listener: rpc,
             cookie: Arc::new(FileInMemory::default()),
+            log: None,
         }),
         timing: place.timing,
         unsafe_sign: false,

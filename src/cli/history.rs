@@ -166,5 +166,9 @@ pub(super) fn describe(entries: &[Entry], blocks: u64, network: Network) -> Stri
             ]
         })
         .collect();
-    output::table(&["BLOCK", "AGO", "WHAT", "TIME", "WITH"], &rows)
+    output::table(
+        &["BLOCK", "AGO", "WHAT", "TIME", "WITH"],
+        &rows,
+        str::to_owned,
+    )
 }

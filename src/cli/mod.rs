@@ -11,7 +11,10 @@ mod doctor;
 mod genesis;
 mod history;
 mod init;
+mod log;
+mod notify;
 mod output;
+mod passphrase;
 mod peers;
 mod rpc;
 mod run;
@@ -89,6 +92,8 @@ enum Command {
     Ban(ban::Ban),
     /// Lift the ban of an address, completely
     Unban(ban::Unban),
+    /// Show or change what the running node logs, until it stops
+    Log(log::Arguments),
     /// Stop the running node
     Stop,
     /// Keep a key, see what it holds, send from it
@@ -144,6 +149,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => return doctor::run(&context),
         Command::Ban(arguments) => ban::ban(&context, &arguments)?,
         Command::Unban(arguments) => ban::unban(&context, &arguments)?,
+        Command::Log(arguments) => log::run(&context, &arguments)?,
         Command::Stop => rpc::stop(&context)?,
         Command::Wallet(command) => wallet::run(&context, command)?,
         Command::Rpc(arguments) => rpc::run(&context, arguments)?,

@@ -49,24 +49,36 @@ pub(super) fn facts(facts: &[(&str, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A table: columns as wide as their content; the last one is cut to keep lines short.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+/// A table: columns as wide as their content; the last one is cut to keep lines short. The first
+/// column is painted, once everything has its place.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>], paint: Paint) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].chars().count());
             cells.chain([header[column].len()]).max().unwrap_or(0)
         })
         .collect();
-    let header: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
-    let lines = std::iter::once(&header).chain(rows).map(|row| {
+    let line = |row: &[String]| {
         let cells = row
             .iter()
             .zip(&widths)
             .map(|(cell, &width)| format!("{cell:width$}"));
         shorten(cells.collect::<Vec<_>>().join("  ").trim_end(), MAX_COLUMNS)
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    };
+    let header: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
+    let mut lines = vec![dim(&line(&header))];
+    lines.extend(rows.iter().map(|row| {
+        let line = line(row);
+        match line.split_at_checked(row[0].len()) {
+            Some((first, rest)) => format!("{}{rest}", paint(first)),
+            None => line,
+        }
+    }));
+    lines.join("\n")
 }
+
+/// Gives a text its colour.
+pub(super) type Paint = fn(&str) -> String;
 
 /// A text of at most `width` characters.
 pub(super) fn shorten(text: &str, width: usize) -> String {
@@ -115,9 +127,11 @@ pub(super) fn dim(text: &str) -> String {
     coloured(text, "2")
 }
 
-/// Colours are for terminals, and not for people who set NO_COLOR.
+/// Colours are for terminals that have them, and not for people who set NO_COLOR.
 fn coloured(text: &str, code: &str) -> String {
-    let wanted = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let dumb = set("TERM").is_some_and(|term| term == "dumb");
+    let wanted = std::io::stdout().is_terminal() && !dumb && set("NO_COLOR").is_none();
     match wanted {
         true => format!("\x1b[{code}m{text}\x1b[0m"),
         false => text.to_owned(),
@@ -174,7 +188,12 @@ mod tests {
             vec!["127.0.0.1".into(), "ok".into()],
             vec!["::1".into(), "x".repeat(200)],
         ];
-        let text = table(&["IP", "WHY"], &rows);
+        let painted = table(&["IP", "WHY"], &rows, |text| format!("<{text}>"));
+        assert!(
+            painted.contains("\n<127.0.0.1>  ok\n<::1>        xxx"),
+            "{painted}"
+        );
+        let text = table(&["IP", "WHY"], &rows, str::to_owned);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "IP         WHY");
         assert_eq!(lines[1], "127.0.0.1  ok");

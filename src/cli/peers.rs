@@ -66,7 +66,7 @@ fn refusals(environment: &Environment, client: &Client) -> anyhow::Result<()> {
     let rows = refused_rows(&network["refused"], usize::MAX, SystemClock.now_ms());
     output::line(match rows.is_empty() {
         true => "nobody was refused in the last hour".into(),
-        false => output::table(&REFUSED, &rows),
+        false => output::table(&REFUSED, &rows, output::red),
     });
     Ok(())
 }
@@ -129,6 +129,7 @@ fn describe_bulk(connected: &Value) -> String {
     output::table(
         &["IP", "NAME", "BULK CREDIT", "UNDER WAY", "QUEUE ms"],
         &rows,
+        output::green,
     )
 }
 
@@ -145,7 +146,7 @@ fn describe(
     let rows: Vec<Vec<String>> = list(connected).map(|peer| row(peer, now_ms)).collect();
     let mut parts = vec![match rows.is_empty() {
         true => "no peer is connected".into(),
-        false => output::table(&header, &rows),
+        false => output::table(&header, &rows, output::green),
     }];
     let missing = list(known).filter(|peer| peer["connected"] != true);
     let missing: Vec<Vec<String>> = missing
@@ -158,11 +159,15 @@ fn describe(
         })
         .collect();
     if !missing.is_empty() {
-        parts.push(output::table(&["NOT CONNECTED", "NAME", "WHY"], &missing));
+        parts.push(output::table(
+            &["NOT CONNECTED", "NAME", "WHY"],
+            &missing,
+            output::yellow,
+        ));
     }
     let refused = refused_rows(refused, 10, now_ms);
     if !refused.is_empty() {
-        parts.push(output::table(&REFUSED, &refused));
+        parts.push(output::table(&REFUSED, &refused, output::red));
     }
     let banned: Vec<Vec<String>> = list(banned)
         .map(|ban| {
@@ -176,7 +181,11 @@ fn describe(
         })
         .collect();
     if !banned.is_empty() {
-        parts.push(output::table(&["BANNED", "FOR", "BY", "WHY"], &banned));
+        parts.push(output::table(
+            &["BANNED", "FOR", "BY", "WHY"],
+            &banned,
+            output::red,
+        ));
         parts.push("\"timed unban IP\" lifts a ban".into());
     }
     parts.join("\n\n")

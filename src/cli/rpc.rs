@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     /// The method; "help" lists them
     method: String,
     /// Its parameters in order, each as JSON or plain text
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     params: Vec<String>,
 }
 

@@ -1,22 +1,20 @@
 //! `timed run`.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
-use timed::node::files::{DataDir, load_config};
 use timed::node::{Node, NodeEnvironment, NodeFiles, Reindexed, reindex};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::{EnvFilter, reload};
 
+use super::log::Log;
+use super::notify::Supervisor;
 use super::{Environment, output};
 
 /// How long the runtime's threads may take to end after the node has stopped.
 const THREADS_LIMIT: Duration = Duration::from_secs(1);
-
-/// The consensus engine logs every vote at info; a filter that names it shows them again.
-const QUIET: &str = "arc_malachitebft_core_consensus=warn";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -39,7 +37,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
     let files = NodeFiles::load(&environment.data_dir)?;
-    let log = start_log(arguments, &files)?;
+    let log = Log::start(arguments.log.as_deref(), arguments.log_json, &files)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -49,72 +47,11 @@ pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::R
     result
 }
 
-/// What is logged, as `timed.toml` says; it can be read again.
-struct LogLevel {
-    /// Given on the command line, which stands.
-    fixed: bool,
-    set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
-}
-
-impl LogLevel {
-    fn reread(&self, environment: &Environment) {
-        if self.fixed {
-            return;
-        }
-        let dir = DataDir::new(&environment.data_dir);
-        let set = load_config(&dir)
-            .map_err(anyhow::Error::from)
-            .and_then(|config| {
-                let filter = filter(&config.log, "log in timed.toml")?;
-                Ok((self.set)(filter)?)
-            });
-        if let Err(error) = set {
-            tracing::error!(reason = %error, "what is logged stays as it was");
-        }
-    }
-}
-
-fn filter(text: &str, source: &str) -> anyhow::Result<EnvFilter> {
-    let filter = EnvFilter::builder().parse(format!("{QUIET},{text}"));
-    filter
-        .with_context(|| format!("{source} = {text:?} is not a log filter; write for example info"))
-}
-
-fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<LogLevel> {
-    let (text, source) = match &arguments.log {
-        Some(filter) => (filter, "--log".to_owned()),
-        None => (
-            &files.config.log,
-            format!("log in {}", files.dir.config().display()),
-        ),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(text, &source)?)
-        .with_writer(io::stderr);
-    let fixed = arguments.log.is_some();
-    let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>> = match arguments.log_json {
-        true => {
-            let log = log.json().with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |filter| handle.reload(filter))
-        }
-        false => {
-            let colored = io::IsTerminal::is_terminal(&io::stderr());
-            let log = log.with_ansi(colored).with_filter_reloading();
-            let handle = log.reload_handle();
-            log.init();
-            Box::new(move |filter| handle.reload(filter))
-        }
-    };
-    Ok(LogLevel { fixed, set })
-}
-
 async fn run_node(
     files: NodeFiles,
     environment: &Environment,
     arguments: &Arguments,
-    log: &LogLevel,
+    log: &Arc<Log>,
 ) -> anyhow::Result<()> {
     // Taken before anything starts, so that an early signal still ends the node cleanly.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -126,8 +63,13 @@ async fn run_node(
     let banner = Banner::of(&files);
     let mut node_environment = NodeEnvironment::real(&files)?;
     node_environment.unsafe_sign = arguments.unsafe_sign;
+    if let Some(rpc) = &mut node_environment.rpc {
+        rpc.log = Some(log.clone());
+    }
     let mut node = Node::start(files, node_environment).await?;
     banner.print(&node, environment)?;
+    let supervisor = Supervisor::of_this_process();
+    supervisor.tell(&format!("READY=1\nSTATUS={}", banner.who));
     let stdin_closed = stdin_closed(arguments.until_stdin_closes);
     tokio::pin!(stdin_closed);
     let ended = loop {
@@ -148,7 +90,9 @@ async fn run_node(
     };
     if let Err(reason) = &ended {
         tracing::error!(%reason, "the node cannot go on");
+        supervisor.tell(&format!("STATUS={reason}"));
     }
+    supervisor.tell("STOPPING=1");
     let stopped = node.stop().await;
     ended?;
     stopped?;

@@ -77,7 +77,11 @@ impl Status {
         if masternode {
             let quorum = text(&self.consensus["quorum"]);
             let quorum = quorum.strip_prefix("quorum: ").unwrap_or(&quorum);
-            facts.push(("quorum", quorum.to_owned()));
+            let quorum = match quorum.starts_with("no ") {
+                true => output::red(quorum),
+                false => output::green(quorum),
+            };
+            facts.push(("quorum", quorum));
             facts.push(("deciding", self.deciding()));
             facts.push(("signing", self.signing()));
             facts.push(("record", self.record()));
@@ -163,7 +167,7 @@ impl Status {
     fn signing(&self) -> String {
         match self.consensus["not_signing"].as_str() {
             None => "yes".into(),
-            Some(reason) => format!("NO: {reason}"),
+            Some(reason) => output::red(&format!("NO: {reason}")),
         }
     }
 }

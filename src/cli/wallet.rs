@@ -1,6 +1,8 @@
 //! `timed wallet`: one key in `wallet.key`. Keys stay in this process; the node gets signed
 //! transactions.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
 use serde::Deserialize;
@@ -8,16 +10,17 @@ use serde_json::{Value, json};
 use timed::ledger::Rules;
 use timed::node::files::{DataDir, load_genesis};
 use timed::node::keys;
-use timed::node::wallet::{Transfer, Wallet};
-use timed::types::{Address, Amount, Network, OutPoint, TxId, TxOutput, codec};
+use timed::node::wallet::file::{Passphrase, WalletFile};
+use timed::node::wallet::{Fee, Transfer, Wallet};
+use timed::types::{Address, Amount, Network, OutPoint, Transaction, TxId, TxOutput, codec};
 
 use super::client::Client;
-use super::{Environment, history, output};
+use super::{Environment, history, output, passphrase};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
     /// Make a new key in wallet.key
-    New(NetworkArgument),
+    New(New),
     /// Show the wallet's address
     Address(NetworkArgument),
     /// Show what an address holds
@@ -25,19 +28,8 @@ pub(super) enum Command {
         /// The address [default: the wallet's]
         address: Option<String>,
     },
-    /// Send TIME
-    Send {
-        /// Who is paid
-        to: String,
-        /// How much, like 12 or 12.5
-        amount: Amount,
-        /// The fee [default: the lowest that the chain takes]
-        #[arg(long)]
-        fee: Option<Amount>,
-        /// Return at once, without waiting until the transaction is final
-        #[arg(long)]
-        no_wait: bool,
-    },
+    /// Send TIME, and wait until it is final
+    Send(Send),
     /// Show what was received, sent and earned, newest first
     History {
         /// The address [default: the wallet's]
@@ -46,6 +38,66 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 1_000)]
         blocks: u64,
     },
+    /// Encrypt wallet.key with a passphrase, change it, or remove it
+    ///
+    /// The address, balance and history are shown without it; sending needs it. Nobody can help when
+    /// it is lost. The key that was in clear may be left on the disk's unused sectors and in backups:
+    /// for a key that never was, use "timed wallet new --encrypt".
+    Passphrase(ChangePassphrase),
+}
+
+#[derive(clap::Args)]
+pub(super) struct New {
+    #[command(flatten)]
+    network: NetworkArgument,
+    /// Encrypt it with a passphrase, asked for on the terminal or in --passphrase-file
+    #[arg(long)]
+    encrypt: bool,
+    #[command(flatten)]
+    passphrase: passphrase::Source,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ChangePassphrase {
+    /// Write the key in clear again
+    #[arg(long, conflicts_with = "new_passphrase_file")]
+    remove: bool,
+    #[command(flatten)]
+    passphrase: passphrase::Source,
+    /// A file whose first line is the new passphrase [default: asked for on the terminal, twice]
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Send {
+    /// Who is paid
+    to: String,
+    /// How much, like 12 or 12.5
+    amount: Amount,
+    /// How soon it should be in a block, judged by what waits now: low pays the least that the chain
+    /// takes, normal to be among the next three blocks, high the next one. While blocks are not full
+    /// all three are the same
+    #[arg(long, value_enum, default_value_t = Priority::Normal)]
+    priority: Priority,
+    /// The fee for each 1000 bytes, in TIME; never less than the chain takes
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "priority")]
+    fee_rate: Option<Amount>,
+    /// The whole fee
+    #[arg(long, value_name = "AMOUNT", conflicts_with_all = ["priority", "fee_rate"])]
+    fee: Option<Amount>,
+    /// Return at once, without waiting until the transaction is final
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    passphrase: passphrase::Source,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Priority {
+    Low,
+    Normal,
+    High,
 }
 
 #[derive(clap::Args)]
@@ -57,31 +109,66 @@ pub(super) struct NetworkArgument {
 
 pub(super) fn run(environment: &Environment, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::New(argument) => new(environment, &argument),
+        Command::New(arguments) => new(environment, &arguments),
         Command::Address(argument) => address(environment, &argument),
         Command::Balance { address } => balance(environment, address),
-        Command::Send {
-            to,
-            amount,
-            fee,
-            no_wait,
-        } => send(environment, &to, amount, fee, !no_wait),
+        Command::Send(arguments) => send(environment, &arguments),
         Command::History { address, blocks } => show_history(environment, address, blocks),
+        Command::Passphrase(arguments) => change_passphrase(environment, &arguments),
     }
 }
 
-fn new(environment: &Environment, argument: &NetworkArgument) -> anyhow::Result<()> {
-    let dir = DataDir::new(&environment.data_dir);
-    let path = dir.wallet_key();
+fn new(environment: &Environment, arguments: &New) -> anyhow::Result<()> {
+    let path = DataDir::new(&environment.data_dir).wallet_key();
     if path.symlink_metadata().is_ok() {
+        // Said before anybody thinks of a passphrase.
         bail!(
             "{} exists: it is not overwritten; move it away first",
             path.display()
         );
     }
+    let file = arguments.passphrase.passphrase_file.as_deref();
+    let passphrase = match arguments.encrypt || file.is_some() {
+        true => Some(passphrase::new(file)?),
+        false => None,
+    };
     let secret = keys::new_secret().context("the operating system gives no random bytes")?;
-    keys::write_key(&path, &SigningKey::from_bytes(&secret))?;
-    address(environment, argument)
+    WalletFile::create(&path, &SigningKey::from_bytes(&secret), passphrase.as_ref())?;
+    address(environment, &arguments.network)
+}
+
+fn change_passphrase(
+    environment: &Environment,
+    arguments: &ChangePassphrase,
+) -> anyhow::Result<()> {
+    let file = open(&DataDir::new(&environment.data_dir))?;
+    let (old_file, new_file) = (
+        arguments.passphrase.passphrase_file.as_deref(),
+        arguments.new_passphrase_file.as_deref(),
+    );
+    if file.is_encrypted() && old_file.is_some() && old_file == new_file {
+        bail!("the old and the new passphrase cannot come from the same place");
+    }
+    if arguments.remove && !file.is_encrypted() {
+        bail!("wallet.key has no passphrase: nothing was changed");
+    }
+    let old = unlock(&file, old_file)?;
+    let new = match arguments.remove {
+        true => None,
+        false => Some(passphrase::new(new_file)?),
+    };
+    file.change(old.as_ref(), new.as_ref())?;
+    let encrypted = !arguments.remove;
+    if environment.json {
+        return output::json(&json!({ "encrypted": encrypted }));
+    }
+    output::line(match encrypted {
+        true => {
+            "wallet.key is encrypted. Renew its backup; without the passphrase it is worth nothing"
+        }
+        false => "wallet.key is in clear: whoever can read it can spend",
+    });
+    Ok(())
 }
 
 fn address(environment: &Environment, argument: &NetworkArgument) -> anyhow::Result<()> {
@@ -118,47 +205,73 @@ fn balance(environment: &Environment, address: Option<String>) -> anyhow::Result
     Ok(())
 }
 
-fn send(
-    environment: &Environment,
-    to: &str,
-    amount: Amount,
-    fee: Option<Amount>,
-    wait: bool,
-) -> anyhow::Result<()> {
+fn send(environment: &Environment, arguments: &Send) -> anyhow::Result<()> {
     let dir = DataDir::new(&environment.data_dir);
     let genesis = load_genesis(&dir)?;
-    let wallet = open(&dir)?;
-    let to = Address::parse(to, genesis.network)?;
+    let file = open(&dir)?;
+    let to = Address::parse(&arguments.to, genesis.network)?;
     let client = Client::of(&environment.data_dir)?;
-    let unspent = spendable(
-        &client,
-        &wallet.address().to_text(genesis.network),
-        wallet.address(),
-    )?;
-    let transfer = Transfer { to, amount, fee };
+    let own = file.address();
+    let unspent = spendable(&client, &own.to_text(genesis.network), own)?;
+    let transfer = Transfer {
+        to,
+        amount: arguments.amount,
+        fee: fee(&client, arguments)?,
+    };
+    let passphrase = unlock(&file, arguments.passphrase.passphrase_file.as_deref())?;
+    let wallet: Wallet = file.unlock(passphrase.as_ref())?;
     let transaction = wallet.transfer(&Rules::of(&genesis), &unspent, &transfer)?;
+    let fee = fee_of(&transaction, &unspent);
     let encoded = hex::encode(codec::encode(&transaction));
     let txid = client.call("sendrawtransaction", json!([encoded]))?;
-    let finality = match wait {
-        true => client.call("waittransactionfinality", json!([txid, 60_000]))?,
-        false => json!({ "txid": txid, "status": "waiting" }),
+    let mut finality = match arguments.no_wait {
+        false => client.call("waittransactionfinality", json!([txid, 60_000]))?,
+        true => json!({ "txid": txid, "status": "waiting" }),
     };
+    finality["fee"] = json!(fee);
     if environment.json {
         return output::json(&finality);
     }
+    let id = transaction.id();
     output::line(match finality["status"].as_str() {
         Some("final") => format!(
-            "{} is final in block {}",
-            transaction.id(),
+            "{id} is final in block {}, fee {fee} TIME",
             finality["height"]
         ),
-        Some("waiting") => format!("{} waits for a block", transaction.id()),
-        _ => bail!(
-            "{} is no longer known to the node: send again",
-            transaction.id()
+        Some("waiting") => format!(
+            "{id} waits for a block, fee {fee} TIME; timed rpc waittransactionfinality {id}"
         ),
+        _ => bail!("{id} is no longer known to the node: send again"),
     });
     Ok(())
+}
+
+fn fee(client: &Client, arguments: &Send) -> anyhow::Result<Fee> {
+    let blocks = match (arguments.fee, arguments.fee_rate, arguments.priority) {
+        (Some(fee), _, _) => return Ok(Fee::Exact(fee)),
+        (None, Some(rate), _) => return Ok(Fee::PerKb(rate)),
+        (None, None, Priority::Low) => return Ok(Fee::Lowest),
+        (None, None, Priority::Normal) => 3,
+        (None, None, Priority::High) => 1,
+    };
+    let answer = client.call("estimatesmartfee", json!([blocks]))?;
+    let rate = serde_json::from_value(answer["feerate"].clone());
+    Ok(Fee::PerKb(rate.context(
+        "the node's answer to estimatesmartfee is not as expected",
+    )?))
+}
+
+/// What the inputs hold above the outputs.
+fn fee_of(transaction: &Transaction, unspent: &[(OutPoint, TxOutput)]) -> Amount {
+    let spent = transaction.inputs.iter().filter_map(|input| {
+        let mut found = unspent.iter();
+        found.find(|(outpoint, _)| *outpoint == input.outpoint)
+    });
+    let paid = Amount::checked_sum(transaction.outputs.iter().map(|output| output.amount));
+    Amount::checked_sum(spent.map(|(_, output)| output.amount))
+        .zip(paid)
+        .and_then(|(spent, paid)| spent.checked_sub(paid))
+        .expect("the wallet built it from these outputs within the amounts' limits")
 }
 
 fn show_history(
@@ -181,15 +294,18 @@ fn show_history(
     Ok(())
 }
 
-fn open(dir: &DataDir) -> anyhow::Result<Wallet> {
-    let path = dir.wallet_key();
-    if !path.exists() {
-        bail!(
-            "{} is missing: make a key with \"timed wallet new\"",
-            path.display()
-        );
+fn open(dir: &DataDir) -> anyhow::Result<WalletFile> {
+    Ok(WalletFile::open(&dir.wallet_key())?)
+}
+
+/// The passphrase that opens the wallet; none for one in clear.
+fn unlock(file: &WalletFile, from: Option<&Path>) -> anyhow::Result<Option<Passphrase>> {
+    if !file.is_encrypted() {
+        return Ok(None);
     }
-    Ok(Wallet::new(keys::read_key(&path)?))
+    let passphrase = passphrase::given(from, "Passphrase of wallet.key: ")?;
+    file.unlock(Some(&passphrase))?;
+    Ok(Some(passphrase))
 }
 
 fn own_address(dir: &DataDir) -> anyhow::Result<String> {

@@ -63,6 +63,7 @@ impl NodeEnvironment {
             rpc: Some(RpcEnvironment {
                 listener,
                 cookie: Arc::new(FileOnDisk(files.dir.rpc_cookie())),
+                log: None,
             }),
             timing: NetTiming::RECOMMENDED,
             unsafe_sign: false,

@@ -1,5 +1,32 @@
 //! A wallet of one key: builds and signs transfers. Pure: which outputs are unspent comes from the
-//! caller, and sending is the caller's.
+//! caller, and sending is the caller's. [`file`] keeps the key.
+//!
+//! ```
+//! use ed25519_dalek::SigningKey;
+//! use timed::ledger::Rules;
+//! use timed::node::wallet::{Fee, Transfer, Wallet};
+//! use timed::types::{Address, Amount, GenesisHash, OutPoint, TxId, TxOutput};
+//!
+//! let wallet = Wallet::new(SigningKey::from_bytes(&[7; 32]));
+//! let outpoint = OutPoint { txid: TxId([1; 32]), index: 0 };
+//! let held = TxOutput { amount: "20".parse()?, address: wallet.address() };
+//! let rules = Rules {
+//!     genesis: GenesisHash([2; 32]),
+//!     min_fee_per_kb: Amount(1_000),
+//!     max_transaction_bytes: 100_000,
+//! };
+//! let transfer = Transfer {
+//!     to: Address([3; 32]),
+//!     amount: "12.5".parse()?,
+//!     fee: Fee::Exact("0.5".parse()?),
+//! };
+//! let transaction = wallet.transfer(&rules, &[(outpoint, held)], &transfer)?;
+//! assert_eq!(transaction.outputs[0].amount, transfer.amount);
+//! assert_eq!(transaction.outputs[1].amount, "7".parse()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod file;
 
 use ed25519_dalek::SigningKey;
 
@@ -24,8 +51,19 @@ pub struct Transfer {
     pub to: Address,
     /// How much.
     pub amount: Amount,
-    /// The fee; the lowest that the chain takes without one.
-    pub fee: Option<Amount>,
+    /// What the block's proposer gets.
+    pub fee: Fee,
+}
+
+/// How much a transfer pays to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fee {
+    /// The lowest that the chain takes.
+    Lowest,
+    /// This much for each 1,000 bytes, and never less than the lowest.
+    PerKb(Amount),
+    /// This much.
+    Exact(Amount),
 }
 
 /// Why a transfer cannot be built.
@@ -104,18 +142,21 @@ impl Wallet {
         transfer: &Transfer,
         inputs: usize,
     ) -> Result<Amount, WalletError> {
-        let fee = transfer.fee.unwrap_or_else(|| {
-            let outpoint = OutPoint {
-                txid: crate::types::TxId([0; 32]),
-                index: 0,
-            };
-            let unsigned = unsigned(self, &vec![outpoint; inputs], transfer, Amount(1));
-            rules.min_fee(unsigned.encoded_bytes())
-        });
-        transfer
-            .amount
-            .checked_add(fee)
-            .ok_or(WalletError::Amount(transfer.amount))
+        let per_kb = match transfer.fee {
+            Fee::Exact(fee) => return amount_and(transfer, fee),
+            Fee::Lowest => Amount::ZERO,
+            Fee::PerKb(rate) => rate,
+        };
+        let outpoint = OutPoint {
+            txid: crate::types::TxId([0; 32]),
+            index: 0,
+        };
+        let unsigned = unsigned(self, &vec![outpoint; inputs], transfer, Amount(1));
+        let rules = Rules {
+            min_fee_per_kb: rules.min_fee_per_kb.max(per_kb),
+            ..*rules
+        };
+        amount_and(transfer, rules.min_fee(unsigned.encoded_bytes()))
     }
 
     fn sign(
@@ -133,6 +174,11 @@ impl Wallet {
         }
         transaction
     }
+}
+
+fn amount_and(transfer: &Transfer, fee: Amount) -> Result<Amount, WalletError> {
+    let sum = transfer.amount.checked_add(fee);
+    sum.ok_or(WalletError::Amount(transfer.amount))
 }
 
 fn unsigned(
@@ -190,7 +236,7 @@ mod tests {
         Transfer {
             to: Address([7; 32]),
             amount: Amount(amount),
-            fee: Some(Amount(fee)),
+            fee: Fee::Exact(Amount(fee)),
         }
     }
 
@@ -222,6 +268,25 @@ mod tests {
     fn an_exact_amount_has_no_change() {
         let built = wallet().transfer(&RULES, &outputs(&[100]), &transfer(90, 10));
         assert_eq!(built.unwrap().outputs.len(), 1);
+    }
+
+    #[test]
+    fn a_rate_pays_for_the_whole_size_and_never_less_than_the_chain_takes() {
+        let paid = |fee| {
+            let transfer = Transfer {
+                fee,
+                ..transfer(100_000, 0)
+            };
+            let built = wallet()
+                .transfer(&RULES, &outputs(&[900_000, 50_000]), &transfer)
+                .unwrap();
+            let kept = built.outputs.iter().map(|output| output.amount.0);
+            (900_000 - kept.sum::<u64>(), built.encoded_bytes() as u64)
+        };
+        let (lowest, bytes) = paid(Fee::Lowest);
+        assert_eq!(lowest, bytes);
+        assert_eq!(paid(Fee::PerKb(Amount(999))).0, bytes);
+        assert_eq!(paid(Fee::PerKb(Amount(3_000))).0, 3 * bytes);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! One actor. It samples throughput and round-trip times every [`SAMPLE_EVERY`] into a history of
 //! ten minutes, so that a page that is opened later has something to plot, and measures how long
-//! blocks take to become final. While pages are open it sends them the whole state, at most every
+//! blocks, and transactions that were submitted here, take to become final. While pages are open it sends them the whole state, at most every
 //! [`STATE_EVERY`]. A page that does not keep up misses states, never blocks anything.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,11 +21,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::context::RpcContext;
-use super::finality::FinalityHistogram;
+use super::finality::{Finality, Followed};
 use super::jsonrpc::{Method, Params};
 use super::methods::{self, Calls};
 use crate::net::{PeerInfo, StreamBytes};
-use crate::types::{Height, Tip};
+use crate::types::{Height, Tip, TxId};
 
 /// The most pages that are served at a time.
 const MAX_PAGES: usize = 8;
@@ -42,20 +42,31 @@ const STATE_EVERY: Duration = Duration::from_millis(500);
 /// How many blocks a page shows.
 const RECENT_BLOCKS: u64 = 12;
 
+/// How many submitted transactions wait to be followed; a further one is not measured.
+const SUBMITTED_QUEUE: usize = 256;
+
 /// How many events wait for one page; a further one is left out.
 const PAGE_QUEUE: usize = 4;
 
 /// A cheap handle to the observer.
 pub(super) struct Live {
-    finality: watch::Receiver<FinalityHistogram>,
+    finality: watch::Receiver<Finality>,
+    submitted: mpsc::Sender<(TxId, Instant)>,
     newcomers: mpsc::Sender<mpsc::Sender<Event>>,
     places: Arc<Semaphore>,
 }
 
 impl Live {
-    /// How long blocks took to become final.
-    pub(super) fn finality(&self) -> FinalityHistogram {
+    /// How long blocks and transactions took to become final.
+    pub(super) fn finality(&self) -> Finality {
         *self.finality.borrow()
+    }
+
+    /// A transaction was taken here just now. When very many are, some are not measured.
+    pub(super) fn submitted(&self, txid: TxId) {
+        if let Err(error) = self.submitted.try_send((txid, Instant::now())) {
+            tracing::trace!(%txid, reason = %error, "its finality is not measured");
+        }
     }
 
     /// Events for one page; `None` when too many are open.
@@ -88,7 +99,9 @@ impl Stream for Events {
 pub(super) struct Observer {
     newcomers: mpsc::Receiver<mpsc::Sender<Event>>,
     tip: watch::Receiver<Tip>,
-    finality: watch::Sender<FinalityHistogram>,
+    finality: watch::Sender<Finality>,
+    submitted: mpsc::Receiver<(TxId, Instant)>,
+    followed: Followed,
     methods: Vec<Method<Calls>>,
     pages: Vec<mpsc::Sender<Event>>,
     samples: VecDeque<Value>,
@@ -103,9 +116,11 @@ pub(super) struct Observer {
 /// A handle, and the actor behind it, which does not run yet.
 pub(super) fn channel(node: &RpcContext) -> (Live, Observer) {
     let (newcomers_in, newcomers) = mpsc::channel(MAX_PAGES);
-    let finality = watch::Sender::new(FinalityHistogram::default());
+    let (submitted_in, submitted) = mpsc::channel(SUBMITTED_QUEUE);
+    let finality = watch::Sender::new(Finality::default());
     let live = Live {
         finality: finality.subscribe(),
+        submitted: submitted_in,
         newcomers: newcomers_in,
         places: Arc::new(Semaphore::new(MAX_PAGES)),
     };
@@ -115,6 +130,8 @@ pub(super) fn channel(node: &RpcContext) -> (Live, Observer) {
         newcomers,
         tip,
         finality,
+        submitted,
+        followed: Followed::default(),
         methods: methods::all(),
         pages: Vec::new(),
         samples: VecDeque::new(),
@@ -141,9 +158,15 @@ impl Observer {
                     send(&page, &event("history", &history));
                     news = true;
                 }
+                Some((txid, submitted)) = self.submitted.recv() => {
+                    self.followed.add(txid, submitted);
+                    // It may be final already.
+                    self.observe_submitted(&calls).await;
+                }
                 changed = self.tip.changed() => match changed {
                     Ok(()) => {
                         self.observe_tip(&calls);
+                        self.observe_submitted(&calls).await;
                         news = true;
                     }
                     // The chain has ended; the node is about to.
@@ -173,7 +196,20 @@ impl Observer {
         }
         let took_ms = node.clock.now_ms().saturating_sub(tip.time_ms);
         self.finality
-            .send_modify(|finality| finality.observe(took_ms));
+            .send_modify(|finality| finality.blocks.observe(took_ms));
+    }
+
+    /// Which of the transactions that were submitted here have become final.
+    async fn observe_submitted(&mut self, calls: &Calls) {
+        let took_ms = self.followed.finished(&calls.node().chain).await;
+        if took_ms.is_empty() {
+            return;
+        }
+        self.finality.send_modify(|finality| {
+            for took_ms in took_ms {
+                finality.transactions.observe(took_ms);
+            }
+        });
     }
 
     fn sample(&mut self, calls: &Calls) {

@@ -18,6 +18,7 @@ mod http;
 mod jsonrpc;
 mod listener;
 mod live;
+mod logging;
 mod methods;
 mod metrics;
 mod page;
@@ -31,6 +32,7 @@ use crate::env::{DurableFile, Entropy};
 
 pub use context::{NodeDescription, Reload, RpcContext};
 pub use cookie::{Cookie, USER};
+pub use logging::LogControl;
 
 /// What the RPC takes from outside.
 pub struct RpcEnvironment {
@@ -38,6 +40,8 @@ pub struct RpcEnvironment {
     pub listener: tokio::net::TcpListener,
     /// `rpc.cookie`.
     pub cookie: Arc<dyn DurableFile>,
+    /// What is logged; `None` when the program around the node keeps that to itself.
+    pub log: Option<Arc<dyn LogControl>>,
 }
 
 /// Why the RPC could not start or had to end.
@@ -78,7 +82,7 @@ pub fn start(
             source,
         })?;
     let (live, observer) = live::channel(&context);
-    let calls = methods::Calls::new(context, cancel.clone(), live);
+    let calls = methods::Calls::new(context, environment.log, cancel.clone(), live);
     let observing = observer.run(calls.clone(), cancel.clone());
     let service = http::Service::new(calls, methods::all(), cookie, address);
     let serving = http::serve(environment.listener, service, cancel);

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
+use timed::node::files::{DataDir, DataDirLock};
 
 use super::{Done, Place};
 
@@ -54,7 +55,7 @@ fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step(
     says(&stopped, "pins", "good", "no record is older");
     says(&stopped, "UDP port", "good", "is free");
     says(&stopped, "database", "note", "there is none yet");
-    says(&stopped, "node", "note", "it is not running");
+    says(&stopped, "node", "note", "it does not answer");
     says(
         &stopped,
         "masternode",
@@ -137,6 +138,18 @@ fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step(
     for rtt in ["last_us", "min_us", "p99_us"] {
         assert!(peers[0]["rtt"][rtt].is_u64(), "{rtt}: {peers:#}");
     }
+
+    // Another node at the address where this one's RPC would be.
+    let settings = std::fs::read_to_string(place.path("beta/timed.toml")).unwrap();
+    let wrong = format!("rpc_ip = \"127.0.9.1\"\n{settings}");
+    std::fs::write(place.path("beta/timed.toml"), wrong).unwrap();
+    says(
+        &doctor(&place, "beta").0,
+        "node",
+        "fault",
+        "at 127.0.9.1:24201 answers a node that listens on 127.0.9.1:24200",
+    );
+    std::fs::write(place.path("beta/timed.toml"), settings).unwrap();
 
     // One that is stopped is told from one that refuses.
     place.must("stop --data-dir alpha");
@@ -352,7 +365,70 @@ fn what_is_broken_in_the_files_is_said_and_the_rest_still_checked() {
     std::fs::write(place.path("beta/timed.toml"), "listen_ip = 7").unwrap();
     says(&doctor(&place, "beta").0, "settings", "fault", "timed.toml");
 
+    machine_and_wallet(&place);
+
     let text: Done = place.run("doctor --data-dir beta");
     assert_eq!(text.code, 1);
     assert!(text.stdout.contains("faults: "), "{}", text.stdout);
+}
+
+/// Alpha's address, its database while its process does not answer, its wallet.
+fn machine_and_wallet(place: &Place) {
+    let settings = std::fs::read_to_string(place.path("alpha/timed.toml")).unwrap();
+    let elsewhere = settings.replace("listen_ip = \"127.0.9.5\"", "listen_ip = \"192.0.2.1\"");
+    assert_ne!(settings, elsewhere);
+    std::fs::write(place.path("alpha/timed.toml"), elsewhere).unwrap();
+    says(
+        &doctor(place, "alpha").0,
+        "UDP port",
+        "fault",
+        "192.0.2.1 is not an address of this machine",
+    );
+    std::fs::write(place.path("alpha/timed.toml"), settings).unwrap();
+
+    std::fs::write(place.path("alpha/chain.redb"), "").unwrap();
+    let held = DataDirLock::take(&DataDir::new(&place.path("alpha"))).unwrap();
+    says(
+        &doctor(place, "alpha").0,
+        "database",
+        "fault",
+        "another timed process uses the data directory, but its RPC does not answer",
+    );
+    drop(held);
+    std::fs::remove_file(place.path("alpha/chain.redb")).unwrap();
+
+    let wallet = place.path("alpha/wallet.key");
+    std::fs::set_permissions(&wallet, std::fs::Permissions::from_mode(0o604)).unwrap();
+    says(
+        &doctor(place, "alpha").0,
+        "wallet key",
+        "fault",
+        "run: chmod 600 alpha/wallet.key",
+    );
+    std::fs::remove_file(&wallet).unwrap();
+    let (without, _) = doctor(place, "alpha");
+    assert!(!without.to_string().contains("wallet key"), "{without:#}");
+    std::fs::write(place.path("passphrase"), "a word\n").unwrap();
+    place.closed("passphrase");
+    place.must("wallet new --data-dir alpha --passphrase-file passphrase");
+    says(
+        &doctor(place, "alpha").0,
+        "wallet key",
+        "good",
+        "encrypted, and readable by its owner only",
+    );
+    std::fs::write(&wallet, "nothing").unwrap();
+    says(
+        &doctor(place, "alpha").0,
+        "wallet key",
+        "fault",
+        "alpha/wallet.key is not an Ed25519 key",
+    );
+    std::fs::remove_file(place.path("alpha/genesis.toml")).unwrap();
+    says(
+        &doctor(place, "alpha").0,
+        "genesis",
+        "fault",
+        "genesis.toml is missing",
+    );
 }

@@ -1,13 +1,17 @@
 //! A node as its operator sees it: the page, metrics, the doctor's sentences.
 #![expect(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
+mod commands;
 mod doctor;
 mod methods;
+mod page;
+mod service;
 mod site;
 mod wallet;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -101,6 +105,12 @@ impl Place {
         self.root.path().join(name)
     }
 
+    /// Makes a file its owner's alone.
+    fn closed(&self, name: &str) {
+        let owner = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(self.path(name), owner).unwrap();
+    }
+
     /// Starts the masternode in the folder of its name and waits until it runs.
     fn start(&self, name: &str) -> Running {
         self.start_as(name, &format!("masternode {name}"))
@@ -169,11 +179,16 @@ fn get(address: &str, path: &str, headers: &str) -> (u16, String, String) {
 
 /// Sends a body to a node's RPC without its cookie; gives the status and the answer.
 fn post(address: &str, body: &str) -> (u16, String) {
+    post_with(address, "", body)
+}
+
+/// The same with further headers.
+fn post_with(address: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     let length = body.len();
     let request = format!(
-        "POST / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST / HTTP/1.1\r\nHost: {address}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Place, post};
+use timed::rpc::Cookie;
+
+use super::{Place, post, post_with};
 
 const ADDRESS: &str = "127.0.8.3:24201";
 
@@ -21,8 +23,13 @@ fn methods() -> Vec<(String, Vec<String>)> {
 }
 
 fn call(method: &str, params: Value) -> Value {
+    call_with("", method, params)
+}
+
+/// The same with further headers, such as the cookie's.
+fn call_with(headers: &str, method: &str, params: Value) -> Value {
     let request = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params });
-    let (_, body) = post(ADDRESS, &request.to_string());
+    let (_, body) = post_with(ADDRESS, headers, &request.to_string());
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(answer["id"], 7, "{answer}");
     answer
@@ -42,27 +49,61 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
     let node = place.start("alpha");
     let methods = methods();
     assert!(methods.len() >= 20, "{methods:?}");
+    let cookie = std::fs::read_to_string(place.path("alpha/rpc.cookie")).unwrap();
+    let cookie = Cookie::from_file(&cookie).unwrap();
+    let cookie = format!("Authorization: {}\r\n", *cookie.authorization());
+    // What bad input could have changed.
+    let state = || {
+        let asked = [
+            "getrawmempool",
+            "listbanned",
+            "masternodelist",
+            "getknownpeers",
+            "logging",
+        ];
+        asked.map(|method| call_with(&cookie, method, json!([]))["result"].clone())
+    };
+    let before = state();
     for (name, params) in &methods {
         let surplus = vec![json!(1); params.len() + 1];
-        let needs_cookie = code(&call(name, json!({ "no such": 1 }))) == -32001;
-        if needs_cookie {
+        if code(&call(name, json!({ "no such": 1 }))) == -32001 {
             // Nothing about parameters is said to those who may not call it.
             assert_eq!(code(&call(name, json!(surplus))), -32001, "{name}");
-            continue;
         }
-        assert_eq!(code(&call(name, json!({ "no such": 1 }))), -32602, "{name}");
-        assert_eq!(code(&call(name, json!(surplus))), -32602, "{name}");
-        assert_eq!(code(&call(name, json!("text"))), -32600, "{name}");
+        let call = |params: Value| code(&call_with(&cookie, name, params));
+        assert_eq!(call(json!({ "no such": 1 })), -32602, "{name}");
+        assert_eq!(call(json!(surplus)), -32602, "{name}");
+        assert_eq!(call(json!("text")), -32600, "{name}");
         for param in params {
             for wrong in [json!({}), json!([[]]), json!(-1.5)] {
-                let error = code(&call(name, json!({ param: wrong })));
+                let error = call(json!({ param: wrong }));
                 assert_eq!(error, -32602, "{name}({param}: {wrong})");
             }
         }
         // Each is explained by itself too.
-        let help = call("help", json!([name]));
+        let help = call_with("", "help", json!([name]));
         assert!(help["result"].as_str().unwrap().starts_with(name), "{help}");
     }
+    for (name, params, expected) in [
+        ("sendrawtransaction", json!(["xyz"]), -22),
+        ("sendrawtransaction", json!(["00"]), -22),
+        ("setban", json!(["127.0.0.9", "twist"]), -32602),
+        ("setban", json!(["127.0.0.9", "add", 1, true]), -32602),
+        ("setban", json!(["127.0.0.9", "remove"]), -5),
+        ("disconnectnode", json!(["127.0.0.9"]), -29),
+        ("getblockhash", json!([1_000_000]), -5),
+        ("getrawtransaction", json!(["ab".repeat(32)]), -5),
+        ("getaddressbalance", json!(["dtime1nonsense"]), -5),
+        ("estimatesmartfee", json!([0]), -32602),
+        ("estimatesmartfee", json!([101]), -32602),
+        ("loglevel", json!(["loud"]), -32602),
+        ("logging", json!([["nets"]]), -32602),
+    ] {
+        let answer = call_with(&cookie, name, params.clone());
+        assert_eq!(code(&answer), expected, "{name}{params}: {answer}");
+    }
+    assert_eq!(state(), before);
+
     assert_eq!(code(&call("nonsense", json!([]))), -32601);
     assert_eq!(code(&call("help", json!(["nonsense"]))), -32601);
 
@@ -85,6 +126,48 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
     );
     place.must("stop --data-dir alpha");
     assert_eq!(node.exit_code(), Some(0));
+}
+
+#[test]
+fn what_is_logged_changes_while_the_node_runs() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.10")]);
+    let _node = place.start("alpha");
+    let log = |arguments: &str| {
+        place
+            .must(&format!("log --data-dir alpha --json {arguments}"))
+            .json()
+    };
+    assert_eq!(log("")["log"], "info");
+    assert_eq!(log("warn,timed::rpc=debug")["log"], "warn,timed::rpc=debug");
+    let parts = |arguments: &str| {
+        let done = place.must(&format!("rpc --data-dir alpha --json logging {arguments}"));
+        done.json()
+    };
+    assert_eq!(
+        (&parts("")["rpc"], &parts("")["net"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(parts(r#"["net"] ["rpc"]"#)["net"], true);
+    assert_eq!(log("")["log"], "warn,timed::net=debug");
+    let refused = place.run("log --data-dir alpha loud");
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("write for example info"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(log("")["log"], "warn,timed::net=debug");
+    let written = || std::fs::read_to_string(place.path("alpha.log")).unwrap();
+    assert!(
+        written().contains("the operator changed what is logged"),
+        "{}",
+        written()
+    );
+    place.must("stop --data-dir alpha");
+    assert!(
+        !written().contains("asked to stop over the RPC"),
+        "an info message after warn"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use timed::net::identity::{CertificateInfo, inspect_certificate};
 use timed::net::{Identity, PinPolicy};
 use timed::node::files::{DataDir, load_config, load_directory, load_genesis};
 use timed::node::keys;
+use timed::node::wallet::file::{WalletFile, WalletFileError};
 use timed::types::{ConsensusKey, Genesis, MasternodeDirectory, NodeId, PeerIp};
 
 use super::Finding;
@@ -156,29 +157,36 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
 
 /// The consensus key and the wallet's; gives the public half of the former.
 fn check_secret_keys(dir: &DataDir, findings: &mut Vec<Finding>) -> Option<ConsensusKey> {
-    let mut consensus = None;
-    for (about, path) in [
-        ("consensus key", dir.consensus_key()),
-        ("wallet key", dir.wallet_key()),
-    ] {
-        if !exists(&path) {
-            if about == "consensus key" {
-                findings.push(Finding::note(
-                    about,
-                    "there is none: this is a full node, which follows the chain and does not vote",
-                ));
-            }
-            continue;
+    let about = "consensus key";
+    let consensus = match exists(&dir.consensus_key()) {
+        false => {
+            let sentence =
+                "there is none: this is a full node, which follows the chain and does not vote";
+            findings.push(Finding::note(about, sentence));
+            None
         }
-        match keys::read_key(&path) {
+        true => match keys::read_key(&dir.consensus_key()) {
             Ok(key) => {
-                if about == "consensus key" {
-                    consensus = Some(ConsensusKey::from(&key));
-                }
                 findings.push(Finding::good(about, "readable by its owner only"));
+                Some(ConsensusKey::from(&key))
             }
-            Err(error) => findings.push(Finding::error(about, &error)),
+            Err(error) => {
+                findings.push(Finding::error(about, &error));
+                None
+            }
+        },
+    };
+    let about = "wallet key";
+    match WalletFile::open(&dir.wallet_key()) {
+        Ok(wallet) => {
+            let sentence = match wallet.is_encrypted() {
+                true => "encrypted, and readable by its owner only",
+                false => "readable by its owner only",
+            };
+            findings.push(Finding::good(about, sentence));
         }
+        Err(WalletFileError::Missing { .. }) => {}
+        Err(error) => findings.push(Finding::error(about, &error)),
     }
     consensus
 }

@@ -19,7 +19,7 @@ const WARNING_FREE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 pub(super) fn check(dir: &DataDir, known: &Known, running: bool, findings: &mut Vec<Finding>) {
     if let Some(config) = &known.config {
-        findings.push(check_buffers(config.listen_addr()));
+        findings.push(check_buffers(granted_buffers(config.listen_addr())));
         if !running {
             findings.push(check_port(config.listen_addr()));
         }
@@ -28,9 +28,9 @@ pub(super) fn check(dir: &DataDir, known: &Known, running: bool, findings: &mut 
     check_database(dir, known, running, findings);
 }
 
-fn check_buffers(listen: SocketAddr) -> Finding {
+fn check_buffers(granted: std::io::Result<(usize, usize)>) -> Finding {
     let about = "socket buffers";
-    match granted_buffers(listen) {
+    match granted {
         Ok((receive, send)) => buffers(receive, send),
         Err(error) => Finding::note(about, format!("they could not be measured: {error}")),
     }
@@ -184,5 +184,29 @@ mod tests {
         assert_eq!(disk(u64::MAX).level, Level::Good);
         assert_eq!(disk(WARNING_FREE_BYTES - 1).level, Level::Warning);
         assert_eq!(disk(FAULT_FREE_BYTES - 1).level, Level::Fault);
+    }
+
+    #[test]
+    fn what_the_system_does_not_tell_is_said_too() {
+        let unmeasured = check_buffers(Err(std::io::Error::other("no such socket")));
+        assert_eq!(unmeasured.level, Level::Note);
+        assert!(
+            unmeasured
+                .sentence
+                .contains("could not be measured: no such socket")
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let unread = check_disk(&file.join("below")).unwrap();
+        assert!(
+            unread.sentence.contains("free space could not be read"),
+            "{unread:?}"
+        );
+        assert!(check_disk(&folder.path().join("missing")).is_none());
+        // A link's own address, without the link: no system opens it.
+        let no_link = check_port("[fe80::1]:24200".parse().unwrap());
+        assert_eq!(no_link.level, Level::Fault);
+        assert!(no_link.sentence.contains("cannot be opened"), "{no_link:?}");
     }
 }

@@ -83,7 +83,11 @@ pub(super) fn run(environment: &Environment) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
     let known = files::check(&dir, now_ms, &mut findings);
     let client = Client::of(&environment.data_dir).ok();
-    let running = client.as_ref().and_then(network::Running::ask);
+    let mut running = client.as_ref().and_then(network::Running::ask);
+    if let Some(other) = running.as_ref().and_then(|node| node.is_other(&known)) {
+        findings.push(other);
+        running = None;
+    }
     if running.is_none() {
         files::check_state_file(&dir, &mut findings);
     }

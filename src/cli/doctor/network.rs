@@ -39,13 +39,33 @@ impl Running {
             consensus: client.get("getconsensusinfo").ok()?,
         })
     }
+
+    /// What is wrong when whoever answers at the RPC's address is not the node of these files.
+    pub(super) fn is_other(&self, known: &Known) -> Option<Finding> {
+        let config = known.config.as_ref()?;
+        let (own, answers) = (
+            config.listen_addr().to_string(),
+            text(&self.network["listen"]),
+        );
+        (own != answers).then(|| {
+            Finding::fault(
+                "node",
+                format!(
+                    "at {} answers a node that listens on {answers}, and timed.toml says {own}: \
+                     it is another node, or this one with settings of before",
+                    config.rpc_addr()
+                ),
+                "give each node on this machine its own rpc_port in timed.toml; if settings were changed, restart the node",
+            )
+        })
+    }
 }
 
 pub(super) fn check(known: &Known, running: Option<&Running>, findings: &mut Vec<Finding>) {
     match running {
         None => findings.push(Finding::note(
             "node",
-            "it is not running: its clock, its address as peers see it, and refusals cannot be told; \
+            "it does not answer: its clock, its address as peers see it, and refusals cannot be told; \
              start it with \"timed run\" and ask again",
         )),
         Some(running) => {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::json;
 use timed::ledger::Rules;
-use timed::node::wallet::{Transfer, Wallet};
+use timed::node::wallet::{Fee, Transfer, Wallet};
 use timed::types::{Amount, OutPoint, TxId, TxOutput, codec};
 
 use super::network::Network;
@@ -66,7 +66,7 @@ impl Traffic {
         let half = Transfer {
             to: self.wallet.address(),
             amount: Amount(output.amount.0 / 2),
-            fee: None,
+            fee: Fee::Lowest,
         };
         let transaction = self
             .wallet

@@ -6,11 +6,16 @@ use serde_json::{Value, json};
 
 use super::{Calls, methods};
 use crate::rpc::jsonrpc::{Access, CallError, Method, Params};
+use crate::rpc::logging::{self as parts, LogControl};
 
 pub(super) fn methods() -> Vec<Method<Calls>> {
     methods! {
         Read help("method"): "this list, or one method of it",
         Read uptime(): "seconds since the node started",
+        Change logging("include", "exclude"):
+            "turns the debug messages of parts (net, consensus, sync, ..., all) on and off until the node stops; gives which are on",
+        Change loglevel("filter"):
+            "what is logged; with a filter such as debug or info,timed::net=debug, changes that until the node stops",
         Change stop(): "stops the node cleanly",
     }
 }
@@ -44,6 +49,37 @@ async fn uptime(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
     let node = &calls.node;
     let up_ms = node.clock.now_ms().saturating_sub(node.started_at_ms);
     Ok(json!(up_ms / 1_000))
+}
+
+async fn logging(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
+    let include: Vec<String> = params.optional("include")?.unwrap_or_default();
+    let exclude: Vec<String> = params.optional("exclude")?.unwrap_or_default();
+    let (include, exclude) = (parts::parts(&include)?, parts::parts(&exclude)?);
+    let log = log(&calls)?;
+    if !include.is_empty() || !exclude.is_empty() {
+        set(log, &parts::changed(&log.filter(), &include, &exclude))?;
+    }
+    Ok(parts::shown(&log.filter()))
+}
+
+async fn loglevel(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
+    let filter: Option<String> = params.optional("filter")?;
+    let log = log(&calls)?;
+    if let Some(filter) = filter {
+        set(log, &filter)?;
+    }
+    Ok(json!(log.filter()))
+}
+
+fn log(calls: &Calls) -> Result<&dyn LogControl, CallError> {
+    let log = calls.log.as_deref();
+    log.ok_or_else(|| CallError::rejected("the program around this node keeps its log to itself"))
+}
+
+fn set(log: &dyn LogControl, filter: &str) -> Result<(), CallError> {
+    log.set(filter).map_err(CallError::invalid_params)?;
+    tracing::info!(filter, "the operator changed what is logged");
+    Ok(())
 }
 
 async fn stop(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {

@@ -17,6 +17,7 @@ use super::context::RpcContext;
 use super::http::Site;
 use super::jsonrpc::{CallError, Method};
 use super::live::{Events, Live};
+use super::logging::LogControl;
 use super::metrics;
 use crate::types::{Address, Network, TxOutput};
 
@@ -26,6 +27,7 @@ const MAX_WAITING: usize = 32;
 /// What the methods work on.
 pub(super) struct Calls {
     node: RpcContext,
+    log: Option<Arc<dyn LogControl>>,
     /// Ends waiting calls when the RPC stops.
     ending: CancellationToken,
     waiting: Semaphore,
@@ -33,9 +35,15 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    pub(super) fn new(node: RpcContext, ending: CancellationToken, live: Live) -> Arc<Self> {
+    pub(super) fn new(
+        node: RpcContext,
+        log: Option<Arc<dyn LogControl>>,
+        ending: CancellationToken,
+        live: Live,
+    ) -> Arc<Self> {
         Arc::new(Self {
             node,
+            log,
             ending,
             waiting: Semaphore::new(MAX_WAITING),
             live,
@@ -146,6 +154,7 @@ mod tests {
             "getblock",
             "getrawmempool",
             "getmempoolinfo",
+            "estimatesmartfee",
             "sendrawtransaction",
             "getrawtransaction",
             "gettxout",
@@ -156,6 +165,7 @@ mod tests {
             "uptime",
             "stop",
             "help",
+            "logging",
             "masternodelist",
             "masternodestatus",
             "getconsensusinfo",
@@ -173,6 +183,8 @@ mod tests {
             "clearbanned",
             "disconnectnode",
             "forgetpin",
+            "logging",
+            "loglevel",
             "reloadcerts",
             "sendrawtransaction",
             "setban",

@@ -6,14 +6,22 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Calls, methods};
+use crate::ledger::BLOCK_OVERHEAD_BYTES;
+use crate::mempool::WaitingTransaction;
 use crate::rpc::jsonrpc::{CallError, Method, Params};
-use crate::types::{Height, OutPoint, Transaction, TxId, codec};
+use crate::types::{Amount, Height, OutPoint, Transaction, TxId, codec};
 
 /// The longest that a call may wait, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
 
 /// How long a call waits when it does not say.
 const DEFAULT_WAIT_MS: u64 = 30_000;
+
+/// The most blocks that a fee is estimated for.
+const MAX_TARGET: usize = 100;
+
+/// What a fee's estimate leaves room for: an ordinary transfer of several inputs.
+const SMALL_TRANSACTION_BYTES: usize = 1_000;
 
 pub(super) fn methods() -> Vec<Method<Calls>> {
     methods! {
@@ -24,6 +32,8 @@ pub(super) fn methods() -> Vec<Method<Calls>> {
         Read gettransactionfinality("txid"): "whether a transaction is final, waiting or unknown",
         Read waittransactionfinality("txid", "timeout_ms"):
             "the same, once it is final or the time (default 30000, at most 60000) has passed",
+        Read estimatesmartfee("conf_target"):
+            "the fee for 1000 bytes that puts a transaction among the next conf_target blocks (1 to 100), judged by what waits now; what comes later may outbid it",
         Change sendrawtransaction("hex"): "checks a signed transaction, takes it and announces it; gives its id",
     }
 }
@@ -40,6 +50,35 @@ async fn getrawmempool(calls: Arc<Calls>, mut params: Params) -> Result<Value, C
 async fn getmempoolinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
     let stats = calls.node.mempool.stats().await;
     serde_json::to_value(stats).map_err(CallError::internal)
+}
+
+async fn estimatesmartfee(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
+    let blocks: usize = params.required("conf_target")?;
+    if !(1..=MAX_TARGET).contains(&blocks) {
+        let detail = format!("conf_target must be 1 to {MAX_TARGET} blocks");
+        return Err(CallError::invalid_params(detail));
+    }
+    let genesis = calls.node.chain.genesis();
+    let waiting = calls.node.mempool.list().await;
+    let block_bytes = (genesis.max_block_bytes as usize).saturating_sub(BLOCK_OVERHEAD_BYTES);
+    let outbids = fee_to_outbid(&waiting, blocks * block_bytes);
+    Ok(json!({
+        "feerate": outbids.unwrap_or(Amount::ZERO).max(genesis.min_fee_per_kb),
+        "blocks": blocks,
+    }))
+}
+
+/// The lowest fee for 1,000 bytes with which a small transaction is among the first so many bytes
+/// of what waits, best rate first; `None` when there is room for it without outbidding anybody.
+fn fee_to_outbid(waiting: &[WaitingTransaction], bytes: usize) -> Option<Amount> {
+    let room = bytes.saturating_sub(SMALL_TRANSACTION_BYTES);
+    let mut before = 0;
+    let last = waiting.iter().find(|one| {
+        before += one.bytes;
+        before > room
+    })?;
+    let rate = u128::from(last.fee.0) * 1_000 / last.bytes.max(1) as u128 + 1;
+    Some(Amount(u64::try_from(rate).unwrap_or(u64::MAX)))
 }
 
 async fn getrawtransaction(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
@@ -118,6 +157,7 @@ async fn sendrawtransaction(calls: Arc<Calls>, mut params: Params) -> Result<Val
         codec::decode(&bytes).map_err(|error| CallError::cannot_decode(error.to_string()))?;
     let taken = calls.node.mempool.submit(transaction).await;
     let txid = taken.map_err(|error| CallError::rejected(error.to_string()))?;
+    calls.live.submitted(txid);
     Ok(json!(txid))
 }
 
@@ -174,4 +214,32 @@ async fn finality(calls: &Calls, txid: TxId) -> Result<Value, CallError> {
         "time_ms": header.map(|header| header.time_ms),
         "confirmations": chain.tip().height.0.saturating_sub(height.0) + 1,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waiting transactions of 1,000 bytes with these fees, best first.
+    fn waiting(fees: &[u64]) -> Vec<WaitingTransaction> {
+        let one = |fee: &u64| WaitingTransaction {
+            txid: TxId([1; 32]),
+            bytes: 1_000,
+            fee: Amount(*fee),
+        };
+        fees.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_fee_outbids_exactly_what_would_take_its_place() {
+        assert_eq!(fee_to_outbid(&[], 0), None);
+        let waiting = waiting(&[900, 700, 500]);
+        assert_eq!(fee_to_outbid(&waiting, 4_000), None);
+        assert_eq!(fee_to_outbid(&waiting, 3_999), Some(Amount(501)));
+        assert_eq!(fee_to_outbid(&waiting, 3_000), Some(Amount(501)));
+        assert_eq!(fee_to_outbid(&waiting, 2_000), Some(Amount(701)));
+        assert_eq!(fee_to_outbid(&waiting, 1_000), Some(Amount(901)));
+        // Not even it alone has room: above everybody.
+        assert_eq!(fee_to_outbid(&waiting, 10), Some(Amount(901)));
+    }
 }

@@ -19,7 +19,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
 use super::context::RpcContext;
-use super::finality::FinalityHistogram;
+use super::finality::Finality;
 use crate::consensus::ConsensusStatus;
 use crate::mempool::MempoolStats;
 use crate::net::{NetCounts, PeerInfo};
@@ -32,7 +32,7 @@ use process::ProcessFacts;
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The whole answer.
-pub(super) async fn render(node: &RpcContext, finality: FinalityHistogram) -> String {
+pub(super) async fn render(node: &RpcContext, finality: Finality) -> String {
     text_of(Snapshot::take(node, finality).await)
 }
 
@@ -61,12 +61,12 @@ struct Snapshot {
     mempool: MempoolStats,
     database_bytes: u64,
     started_at_ms: u64,
-    finality: FinalityHistogram,
+    finality: Finality,
     process: ProcessFacts,
 }
 
 impl Snapshot {
-    async fn take(node: &RpcContext, finality: FinalityHistogram) -> Self {
+    async fn take(node: &RpcContext, finality: Finality) -> Self {
         let mempool = node.mempool.stats().await;
         let genesis = node.chain.genesis();
         let masternodes = genesis.masternodes.iter().enumerate();

@@ -48,7 +48,12 @@ fn chain(node: &Snapshot, to: &mut Families) -> fmt::Result {
     to.histograms(
         "timed_block_finality_seconds",
         "From a block's time to its commit here, for blocks that were not synced",
-        [(Labels::new(), finality(&node.finality))],
+        [(Labels::new(), finality(&node.finality.blocks))],
+    )?;
+    to.histograms(
+        "timed_transaction_finality_seconds",
+        "From sendrawtransaction at this node to the commit here",
+        [(Labels::new(), finality(&node.finality.transactions))],
     )?;
     to.gauge(
         "timed_database_bytes",

@@ -50,8 +50,9 @@ fn peer() -> PeerInfo {
 }
 
 fn snapshot() -> Snapshot {
-    let mut finality = FinalityHistogram::default();
-    finality.observe(700);
+    let mut finality = Finality::default();
+    finality.blocks.observe(700);
+    finality.transactions.observe(1_200);
     let counts = NetCounts {
         established: BTreeMap::from([(Direction::Inbound, 5)]),
         refused: BTreeMap::from([((Direction::Outbound, CloseCode::PinMismatch), 6)]),
@@ -123,6 +124,9 @@ fn values_stand_under_their_names_and_labels() {
         "timed_quorum_power_needed 3.0",
         "timed_block_finality_seconds_bucket{le=\"1.0\"} 1",
         "timed_block_finality_seconds_sum 0.7",
+        "timed_transaction_finality_seconds_bucket{le=\"1.0\"} 0",
+        "timed_transaction_finality_seconds_bucket{le=\"2.0\"} 1",
+        "timed_transaction_finality_seconds_sum 1.2",
         "timed_sync_blocks_behind 2.0",
     ] {
         assert!(

@@ -27,7 +27,7 @@ use timed::env::{Entropy, FileInMemory, Offload, WallClock};
 use timed::ledger::Rules;
 use timed::net::{Identity, NetTiming, TokioRuntime};
 use timed::node::files::{DataDir, NodeFiles};
-use timed::node::wallet::Transfer;
+use timed::node::wallet::{Fee, Transfer};
 use timed::node::{Node, NodeEnvironment, NodeError};
 use timed::store::StoreThreads;
 use timed::types::{

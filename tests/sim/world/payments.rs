@@ -34,7 +34,7 @@ impl World {
         let transfer = Transfer {
             to: Address([7; 32]),
             amount: Amount(1_000),
-            fee: None,
+            fee: Fee::Lowest,
         };
         let rules = Rules::of(&self.genesis);
         let sign = |unspent| wallet().transfer(&rules, &[unspent], &transfer).unwrap();
