@@ -24,9 +24,19 @@ pub(super) const MAX_PER_PREFIX: usize = 32;
 #[derive(Clone, Default)]
 pub(super) struct Admission(Arc<Mutex<Counts>>);
 
+/// Handshakes of arrivals, from the first packet to their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HalfOpen {
+    /// In progress now, those of recorded masternode addresses once validated not counted.
+    pub now: usize,
+    /// The most that there were at a time since the network started.
+    pub most: usize,
+}
+
 #[derive(Default)]
 struct Counts {
     total: usize,
+    most: usize,
     by_ip: BTreeMap<PeerIp, usize>,
     by_prefix: BTreeMap<IpAddr, usize>,
 }
@@ -62,7 +72,7 @@ impl Admission {
             if counts.total >= MAX_HALF_OPEN / 2 {
                 return Gate::Retry;
             }
-            counts.total += 1;
+            counts.add();
             return self.ticket(Charge::Global);
         }
         if counts.by_ip.get(&ip).copied().unwrap_or(0) >= MAX_PER_IP {
@@ -77,10 +87,26 @@ impl Admission {
         if counts.total >= MAX_HALF_OPEN || in_prefix >= MAX_PER_PREFIX {
             return Gate::Refuse;
         }
-        counts.total += 1;
+        counts.add();
         *counts.by_ip.entry(ip).or_default() += 1;
         *counts.by_prefix.entry(prefix).or_default() += 1;
         self.ticket(Charge::Address(ip))
+    }
+
+    /// How many are in progress.
+    pub(super) fn half_open(&self) -> HalfOpen {
+        let counts = self.0.lock().expect("no holder panics");
+        HalfOpen {
+            now: counts.total,
+            most: counts.most,
+        }
+    }
+
+    /// What is charged to an address.
+    #[cfg(test)]
+    pub(super) fn charged(&self, ip: PeerIp) -> usize {
+        let counts = self.0.lock().unwrap();
+        counts.by_ip.get(&ip).copied().unwrap_or(0)
     }
 
     fn ticket(&self, charged: Charge) -> Gate {
@@ -88,6 +114,13 @@ impl Admission {
             admission: self.clone(),
             charged,
         })
+    }
+}
+
+impl Counts {
+    fn add(&mut self) {
+        self.total += 1;
+        self.most = self.most.max(self.total);
     }
 }
 

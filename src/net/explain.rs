@@ -50,6 +50,16 @@ pub(super) fn explain(error: &ConnectionError) -> CloseReason {
     }
 }
 
+/// Whether the failure of an arrival's handshake shows that the peer is at its address: this node
+/// has refused what only somebody can send who has read its answer.
+pub(super) fn proves_address(error: &ConnectionError) -> bool {
+    let ConnectionError::TransportError(error) = error else {
+        return false;
+    };
+    let alert = u64::from(error.code).wrapping_sub(FIRST_TLS_ERROR);
+    matches!(alert, 42..=46 | 48 | 49 | 51 | 116)
+}
+
 /// Who noticed the error and closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Finder {

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::bans::{BanError, BanList, Bans};
 use super::bodies;
 use super::connection::Surroundings;
@@ -20,8 +21,8 @@ use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::queue::{FrameQueue, Pushed};
 use super::{
-    Direction, Identity, Inbound, InstallError, KnownPeer, NetConfig, NetCounts, NetEnvironment,
-    NetError, PeerInfo, SendError, SyncError, SyncResponses,
+    Direction, HalfOpen, Identity, Inbound, InstallError, KnownPeer, NetConfig, NetCounts,
+    NetEnvironment, NetError, PeerInfo, SendError, SyncError, SyncResponses,
 };
 use crate::env::WallClock;
 use crate::types::{Ban, Height, MasternodeDirectory, NodeId, PeerIp, Tip};
@@ -38,6 +39,7 @@ pub struct NetHandle {
     bans: watch::Receiver<BanList>,
     mailbox: mpsc::Sender<Ask>,
     clock: Arc<dyn WallClock>,
+    pub(super) admission: Admission,
 }
 
 /// Starts the network. The future is the network itself: it ends after `cancel`, when all
@@ -90,12 +92,14 @@ pub fn start(
             bans: bans.list(environment.clock.now_ms()),
         }),
     };
+    let admission = Admission::default();
     let handle = NetHandle {
         view: published.view.subscribe(),
         changes: published.changes.subscribe(),
         bans: published.bans.subscribe(),
         mailbox: mailbox_in.clone(),
         clock: environment.clock.clone(),
+        admission: admission.clone(),
     };
     let mut random = environment.entropy.rng("network");
     let manager = Manager {
@@ -129,7 +133,7 @@ pub fn start(
         clock: environment.clock,
         offload: environment.offload,
         random,
-        state: State::new(known, bans),
+        state: State::new(known, bans, admission),
     };
     Ok((handle, manager.run(cancel)))
 }
@@ -262,7 +266,7 @@ impl NetHandle {
             .clock
             .now_ms()
             .saturating_sub(super::manager::REFUSED_FOR_MS);
-        (refused.iter().rev())
+        (refused.shown().rev())
             .filter(|one| one.at_ms >= hour_ago_ms)
             .map(|one| (one.at_ms, one.ip, one.direction, one.reason.clone()))
             .collect()
@@ -271,6 +275,11 @@ impl NetHandle {
     /// What was counted since the network started.
     pub fn counts(&self) -> Arc<NetCounts> {
         self.view.borrow().counts.clone()
+    }
+
+    /// The handshakes of arrivals that are in progress.
+    pub fn half_open(&self) -> HalfOpen {
+        self.admission.half_open()
     }
 
     /// Bans an address: its connection ends with the reason, and it is neither taken nor dialed

@@ -95,8 +95,11 @@ pub(super) struct Refusal {
     pub reason: CloseReason,
     /// Whether this node refused.
     pub by_us: bool,
-    /// Whether the peer answered at all: without that, its address may be forged.
+    /// Whether the peer answered at all.
     pub answered: bool,
+    /// Whether what ended it shows that the peer is at its address: an arrival's first packets may
+    /// have a forged source.
+    pub proved: bool,
     /// What the peer did that no honest one does; it has completed TLS, so its address is proved.
     pub fault: Option<Fault>,
 }
@@ -112,16 +115,20 @@ pub(super) struct Outcome {
 }
 
 impl HandshakeContext {
-    /// Runs one handshake; an accepted one holds its ticket meanwhile.
+    /// Runs one handshake; an accepted one holds its ticket meanwhile, and says whether its address
+    /// is proved already.
     pub(super) async fn run(
         self: Arc<Self>,
         connecting: Connecting,
         ip: PeerIp,
         direction: Direction,
-        ticket: Option<Ticket>,
+        arrival: Option<(Ticket, bool)>,
     ) -> Outcome {
-        let result = self.shake(connecting, ip, direction).await;
-        drop(ticket);
+        let mut result = self.shake(connecting, ip, direction).await;
+        if let (Err(refusal), Some((_, true)) | None) = (&mut result, &arrival) {
+            refusal.proved = true;
+        }
+        drop(arrival);
         Outcome {
             ip,
             direction,
@@ -138,7 +145,12 @@ impl HandshakeContext {
         let deadline = Instant::now() + self.timeout;
         let quic = match timeout_at(deadline, connecting).await {
             Ok(Ok(quic)) => quic,
-            Ok(Err(error)) => return Err(lost(&error)),
+            Ok(Err(error)) => {
+                return Err(Refusal {
+                    proved: tls::proves_address(&error),
+                    ..lost(&error)
+                });
+            }
             Err(_) => {
                 return Err(Refusal {
                     answered: false,
@@ -338,6 +350,7 @@ fn refused(reason: CloseReason) -> Refusal {
         reason,
         by_us: true,
         answered: true,
+        proved: true,
         fault: None,
     }
 }
@@ -358,6 +371,7 @@ fn lost(error: &ConnectionError) -> Refusal {
         reason: tls::explain(error),
         by_us: false,
         answered: true,
+        proved: true,
         fault: None,
     }
 }

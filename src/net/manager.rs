@@ -10,7 +10,7 @@
 //! `PeerIp` is in progress. A connection that ends removes itself by its id only, so it cannot
 //! remove the one that took its place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,21 +37,19 @@ use crate::wire::{CloseCode, CloseReason, ReachSet};
 mod bans;
 mod known;
 mod pins;
+mod refusals;
 mod register;
 
 pub(super) use bans::BanOrder;
 pub(super) use known::{KnownPeers, KnownRecord, Why};
 pub(super) use pins::PinOrder;
 use pins::PinWrites;
+pub(super) use refusals::{REFUSED_FOR_MS, RefusalList};
 
 /// What waits for the manager.
 pub(super) const MAILBOX: usize = 256;
 /// The most dials in progress; the others wait their turn.
 const MAX_DIALING: usize = 64;
-/// Refusals kept for display.
-const MAX_REFUSED: usize = 100;
-/// How long they are shown.
-pub(super) const REFUSED_FOR_MS: u64 = 3_600_000;
 /// How long a stopping network waits for its connections.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 /// How long it then waits for QUIC. A close is sent at once and again when packets still come; a
@@ -68,19 +66,6 @@ pub(super) enum Ask {
     Ban(BanOrder),
 }
 
-/// A refused or failed handshake.
-#[derive(Clone, Debug)]
-pub(super) struct Refused {
-    /// Unix milliseconds.
-    pub at_ms: u64,
-    /// With whom.
-    pub ip: PeerIp,
-    /// Who dialed.
-    pub direction: Direction,
-    /// Why.
-    pub reason: CloseReason,
-}
-
 /// What handles read, always a consistent whole.
 #[derive(Clone)]
 pub(super) struct View {
@@ -89,7 +74,7 @@ pub(super) struct View {
     /// Everyone known.
     pub known: Arc<BTreeMap<PeerIp, Arc<KnownRecord>>>,
     /// Refusals, newest last.
-    pub refused: Arc<VecDeque<Refused>>,
+    pub refused: Arc<RefusalList>,
     /// What was counted since the start.
     pub counts: Arc<NetCounts>,
     /// The masternode records in force.
@@ -149,7 +134,7 @@ pub(super) struct State {
     /// The newest connection of each address whose events may not all be delivered yet.
     gone: BTreeMap<PeerIp, CancellationToken>,
     known: KnownPeers,
-    refused: VecDeque<Refused>,
+    refused: RefusalList,
     counts: NetCounts,
     counts_changed: bool,
     bans: Bans,
@@ -161,9 +146,9 @@ pub(super) struct State {
 
 impl State {
     /// Nobody connected; everything is to be published.
-    pub(super) fn new(known: KnownPeers, bans: Bans) -> Self {
+    pub(super) fn new(known: KnownPeers, bans: Bans, admission: Admission) -> Self {
         Self {
-            admission: Admission::default(),
+            admission,
             handshakes: JoinSet::new(),
             connections: JoinSet::new(),
             dialing: 0,
@@ -171,7 +156,7 @@ impl State {
             registry: BTreeMap::new(),
             gone: BTreeMap::new(),
             known,
-            refused: VecDeque::new(),
+            refused: RefusalList::default(),
             counts: NetCounts::default(),
             counts_changed: false,
             bans,
@@ -252,10 +237,15 @@ impl Manager {
         match self.endpoint.take(incoming, recorded) {
             Ok(connecting) => {
                 let handshake = self.handshake.clone();
-                let shake = handshake.run(connecting, ip, direction, Some(ticket));
+                let arrival = Some((ticket, validated));
+                let shake = handshake.run(connecting, ip, direction, arrival);
                 self.state.handshakes.spawn(shake);
             }
-            Err(error) => self.refused(ip, direction, super::tls::explain(&error), true),
+            // TLS can refuse a first packet at once.
+            Err(error) if validated => {
+                self.refused(ip, direction, super::tls::explain(&error), true)
+            }
+            Err(error) => self.refused_unproved(ip, super::tls::explain(&error)),
         }
     }
 
@@ -323,6 +313,7 @@ impl Manager {
                 reason,
                 by_us,
                 answered,
+                proved,
                 fault,
             }) => {
                 if let Some(fault) = fault {
@@ -334,6 +325,7 @@ impl Manager {
                         self.count(|counts| counts.unanswered += 1);
                         tracing::debug!(peer.ip = %outcome.ip, reason = %reason, "an arrival went silent");
                     }
+                    Direction::Inbound if !proved => self.refused_unproved(outcome.ip, reason),
                     Direction::Inbound => {
                         self.refused(outcome.ip, Direction::Inbound, reason, by_us)
                     }
@@ -384,45 +376,6 @@ impl Manager {
         let now = (Instant::now(), self.clock.now_ms());
         self.state.known.dial_failed(ip, connected, now, jitter);
         self.refused(ip, Direction::Outbound, reason, by_us);
-    }
-
-    /// Notes and logs a refusal or failure. One that only repeats another is shown once, with the
-    /// newest time, and is no news for the log.
-    fn refused(&mut self, ip: PeerIp, direction: Direction, reason: CloseReason, by_us: bool) {
-        if reason.code == CloseCode::Duplicate && self.state.registry.contains_key(&ip) {
-            // The tie-break at work: the pair is connected.
-            tracing::debug!(peer.ip = %ip, ?direction, by_us, "a second connection was not needed");
-            return;
-        }
-        let what = (direction, reason.code);
-        self.count(|counts| *counts.refused.entry(what).or_default() += 1);
-        let at_ms = self.clock.now_ms();
-        self.state
-            .known
-            .refused(ip, direction, (&reason, by_us), at_ms);
-        let refused = &mut self.state.refused;
-        refused.retain(|one| one.at_ms + REFUSED_FOR_MS >= at_ms);
-        let same = |one: &Refused| (one.ip, one.direction, &one.reason) == (ip, direction, &reason);
-        match refused.iter().position(same) {
-            Some(before) => {
-                refused.remove(before);
-                tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
-            }
-            None => {
-                tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
-            }
-        }
-        if refused.len() >= MAX_REFUSED {
-            refused.pop_front();
-        }
-        refused.push_back(Refused {
-            at_ms,
-            ip,
-            direction,
-            reason,
-        });
-        self.state.refused_changed = true;
-        self.state.known_changed = true;
     }
 
     fn count(&mut self, add: impl FnOnce(&mut NetCounts)) {

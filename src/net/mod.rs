@@ -60,6 +60,7 @@ mod tests;
 mod tls;
 mod windows;
 
+pub use admission::HalfOpen;
 pub use bans::{BanError, BanList, MAX_BANS};
 pub use config::{NetConfig, NetEnvironment, NetTiming};
 pub use counts::{NetCounts, RTT_BOUNDS_US, RttHistogram};

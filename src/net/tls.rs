@@ -28,7 +28,7 @@ use rustls::{
 };
 
 use super::certificate::Certificate;
-pub(super) use super::explain::explain;
+pub(super) use super::explain::{explain, proves_address};
 use super::identity::{Identity, IdentityError};
 use crate::types::NodeId;
 
@@ -58,7 +58,9 @@ fn server_crypto_with(own: CertifiedKey) -> Result<Arc<QuicServerConfig>, Identi
     Ok(Arc::new(config.try_into().map_err(tls_error)?))
 }
 
-fn client_crypto_with(own: CertifiedKey) -> Result<Arc<QuicClientConfig>, IdentityError> {
+pub(super) fn client_crypto_with(
+    own: CertifiedKey,
+) -> Result<Arc<QuicClientConfig>, IdentityError> {
     let mut config = rustls::ClientConfig::builder_with_details(provider(), Arc::new(NoClock))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls_error)?
@@ -237,4 +239,4 @@ impl ClientCertVerifier for PeerVerifier {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

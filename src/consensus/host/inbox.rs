@@ -1,7 +1,9 @@
 //! What comes from peers: admission, verification, the book, the engine, and the way on.
 //!
 //! The order is the defence: unknown heights, rounds and signers and all that is known already are
-//! dropped before a signature is checked; what fails the check counts against its sender.
+//! dropped before a signature is checked; what fails the check counts against its sender. The own
+//! key's messages are checked whatever their round, since they may show that it is in use elsewhere;
+//! they are kept like any other's.
 
 use std::time::Duration;
 
@@ -113,6 +115,9 @@ impl<P: Ports> Host<P> {
         if own && !logged && self.is_foreign(vote.height, "vote", vote.round).await? {
             return Ok(());
         }
+        if !self.awaits_round(vote.height, vote.round) {
+            return Ok(());
+        }
         let Some(book) = self.book_of_mut(vote.height) else {
             return Ok(());
         };
@@ -204,6 +209,9 @@ impl<P: Ports> Host<P> {
         };
         let logged = height == self.height && self.log.holds_own_proposal(&proposal);
         if own && !logged && self.is_foreign(height, "proposal", round).await? {
+            return Ok(());
+        }
+        if !self.awaits_round(height, round) {
             return Ok(());
         }
         let Some(book) = self.book_of_mut(height) else {

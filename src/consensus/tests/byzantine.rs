@@ -199,3 +199,39 @@ async fn rubbish_neither_stops_nor_enters_a_node() {
     world.reach(&ALL, 15, 60).await;
     world.assert_agreement();
 }
+
+#[tokio::test(start_paused = true)]
+async fn votes_for_rounds_far_ahead_are_not_kept_even_when_the_own_key_signed_them() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 3, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (height, genesis) = (world.status(1).height, world.genesis.hash());
+    for voter in [0, 1] {
+        for round in (1_000..1_200).chain([9]) {
+            let kind = VoteKind::Prevote;
+            let vote = Vote::sign(&key(voter), &genesis, kind, height, Round(round), None);
+            world.inject(2, 1, ConsensusMessage::Vote(vote));
+        }
+    }
+    world
+        .until("the stop", 1, |world| world.status(1).not_signing.is_some())
+        .await;
+    // A peer that connects is given what is held of both keys.
+    let (given, seen) = std::sync::mpsc::channel();
+    world.filter(move |from, to, message| {
+        if let Some(ConsensusMessage::Vote(vote)) = message
+            && from == 1
+            && to == 0
+        {
+            given.send((vote.voter, vote.round)).unwrap();
+        }
+        true
+    });
+    world.cut(0, 1);
+    world.mend(0, 1);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.status(1).height, height);
+    let rounds: std::collections::BTreeSet<_> = seen.try_iter().collect();
+    let expected = [0, 1].map(|voter| (ConsensusKey::from(&key(voter)), Round(9)));
+    assert_eq!(rounds, expected.into());
+}

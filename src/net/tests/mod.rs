@@ -23,6 +23,8 @@ mod bans;
 mod budgets;
 mod bulk;
 mod dialing;
+mod flood;
+mod identities;
 mod keepalive;
 mod link;
 mod raw;

@@ -262,7 +262,8 @@ impl Wire {
         self.state.lock().unwrap()
     }
 
-    fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    /// Sends one packet, from whatever address it says.
+    pub fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut state = self.state();
         let seen_from = state.leave(from, to);
         let arrivals = state.arrivals(from, to, bytes.len());

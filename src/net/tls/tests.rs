@@ -69,7 +69,7 @@ fn p256() -> (rcgen::Certificate, rcgen::KeyPair) {
 }
 
 /// A P-256 identity as an ordinary TLS library would use it.
-fn p256_for_tls() -> CertifiedKey {
+pub(in crate::net) fn p256_for_tls() -> CertifiedKey {
     let (certificate, key) = p256();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     CertifiedKey::from_der(vec![certificate.der().clone()], key.into(), &provider()).unwrap()
@@ -84,7 +84,9 @@ fn client_of(own: CertifiedKey) -> Arc<QuicClientConfig> {
 }
 
 /// A dialer's TLS with one thing about it changed.
-fn strange_client(change: impl FnOnce(&mut rustls::ClientConfig)) -> Arc<QuicClientConfig> {
+pub(in crate::net) fn strange_client(
+    change: impl FnOnce(&mut rustls::ClientConfig),
+) -> Arc<QuicClientConfig> {
     let own = Arc::new(SingleCertAndKey::from(identity(2).for_tls()));
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -138,8 +140,9 @@ async fn a_dialer_without_a_certificate_is_refused() {
     );
 }
 
+/// Has no certificate to show.
 #[derive(Debug)]
-struct NoCertificate;
+pub(in crate::net) struct NoCertificate;
 
 impl rustls::client::ResolvesClientCert for NoCertificate {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

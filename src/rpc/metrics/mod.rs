@@ -22,7 +22,7 @@ use super::context::RpcContext;
 use super::finality::Finality;
 use crate::consensus::ConsensusStatus;
 use crate::mempool::MempoolStats;
-use crate::net::{NetCounts, PeerInfo};
+use crate::net::{HalfOpen, NetCounts, PeerInfo};
 use crate::sync::SyncStatus;
 use crate::types::Tip;
 use families::Families;
@@ -55,6 +55,7 @@ struct Snapshot {
     masternodes: Vec<(String, bool)>,
     peers: Vec<PeerInfo>,
     counts: Arc<NetCounts>,
+    half_open: HalfOpen,
     tip: Tip,
     consensus: Option<ConsensusStatus>,
     sync: SyncStatus,
@@ -81,6 +82,7 @@ impl Snapshot {
                 .collect(),
             peers: node.net.peers(),
             counts: node.net.counts(),
+            half_open: node.net.half_open(),
             tip: node.chain.tip(),
             consensus: consensus.map(|one| one.watch_status().borrow().clone()),
             sync: node.sync.watch_status().borrow().clone(),

@@ -84,6 +84,11 @@ fn handshakes(node: &Snapshot, to: &mut Families) -> fmt::Result {
         "timed_arrivals_retried",
         "Arrivals asked to prove their address first",
         node.counts.retried,
+    )?;
+    to.gauge(
+        "timed_handshakes_half_open",
+        "Handshakes of arrivals in progress",
+        node.half_open.now as f64,
     )
 }
 

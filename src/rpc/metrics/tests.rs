@@ -71,6 +71,7 @@ fn snapshot() -> Snapshot {
         ],
         peers: vec![peer()],
         counts: Arc::new(counts),
+        half_open: HalfOpen::default(),
         tip: Tip {
             height: Height(8),
             hash: BlockHash([1; 32]),
