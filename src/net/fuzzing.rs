@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-use ed25519_dalek::{Signer, SigningKey, Verifier};
+use ed25519_dalek::{Signer, SigningKey};
 
 use super::certificate::{Certificate, pin_of};
 use super::pins::{Admission, Decision, PinPolicy};
@@ -19,23 +19,23 @@ static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[7; 
 /// that what comes after the check of the signature is reached too.
 pub fn tls_certificate(input: &[u8]) {
     certificate(input);
-    let signature = KEY.sign(input).to_bytes();
+    if let Some(certificate) = certificate(&signed(input)) {
+        assert_eq!(certificate.key, KEY.verifying_key());
+    }
+}
+
+/// The certificate whose signed part this is.
+fn signed(part: &[u8]) -> Vec<u8> {
     // AlgorithmIdentifier of Ed25519, then a bit string of 64 bytes without unused bits.
     let mut rest = vec![0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x41, 0x00];
-    rest.extend(signature);
-    let length = (input.len() + rest.len()) as u16;
-    let mut whole = vec![0x30];
-    match length {
-        0..=0x7f => whole.push(length as u8),
-        0x80..=0xff => whole.extend([0x81, length as u8]),
-        _ => whole.extend([&[0x82][..], &length.to_be_bytes()].concat()),
-    }
-    whole.extend(input);
-    whole.extend(rest);
-    if let Some(certificate) = certificate(&whole) {
-        assert_eq!(certificate.key, KEY.verifying_key());
-        assert!(certificate.key.verify(input, &(&signature).into()).is_ok());
-    }
+    rest.extend(KEY.sign(part).to_bytes());
+    let length = (part.len() + rest.len()) as u16;
+    let header = match length.to_be_bytes() {
+        [0, short @ 0..=0x7f] => vec![0x30, short],
+        [0, middle] => vec![0x30, 0x81, middle],
+        [high, low] => vec![0x30, 0x82, high, low],
+    };
+    [header.as_slice(), part, &rest].concat()
 }
 
 /// What is accepted is pinned to a key that stands in it, and nothing can be added to it.
@@ -105,4 +105,27 @@ fn record() -> MasternodeRecord {
         signature: Signature([0; 64]),
     }
     .signed(&SigningKey::from_bytes(&[1; 32]), sample_genesis().network)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_are_certificates_and_pins() {
+        let whole = include_bytes!("../../fuzz/seeds/tls_certificate/whole");
+        assert!(certificate(whole).is_some());
+        let part = include_bytes!("../../fuzz/seeds/tls_certificate/signed-part");
+        assert_eq!(signed(part), whole);
+        for seed in [
+            &include_bytes!("../../fuzz/seeds/pins/seen")[..],
+            include_bytes!("../../fuzz/seeds/pins/first-use"),
+        ] {
+            let file = FileInMemory::default();
+            file.replace(seed).unwrap();
+            let directory = MasternodeDirectory::new(&sample_genesis(), []).unwrap();
+            let own = NodeId([9; 32]);
+            assert!(PinPolicy::open(Arc::new(file), directory, BTreeSet::new(), true, own).is_ok());
+        }
+    }
 }
