@@ -19,6 +19,20 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(75);
 /// The longest answer, in bytes: a whole block with its transactions taken apart.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The RPC's code for a caller whose secret is not its own.
+const UNAUTHORIZED: i64 = -32001;
+
+/// Somebody answers who has written another secret than the one in this node's folder.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the node that answers at http://{address} has another secret than {cookie}: it is another node; \
+     give each node on this machine its own rpc_port in timed.toml"
+)]
+pub(super) struct OtherNode {
+    address: SocketAddr,
+    cookie: String,
+}
+
 /// A node's RPC.
 pub(super) struct Client {
     agent: ureq::Agent,
@@ -55,15 +69,23 @@ impl Client {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let url = format!("http://{}/", self.address);
         let mut post = self.agent.post(&url);
-        if let Some(cookie) = self.cookie()? {
+        let cookie = self.cookie()?;
+        if let Some(cookie) = &cookie {
             post = post.header("Authorization", cookie.authorization().as_str());
         }
         let mut response = post
             .send_json(&request)
             .map_err(|error| self.explain(&error))?;
         let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES);
-        let status = response_status(&body.read_to_string()?)?;
-        status.map_err(|message| anyhow!("{method}: {message}"))
+        match response_status(&body.read_to_string()?)? {
+            Ok(result) => Ok(result),
+            Err((Some(UNAUTHORIZED), _)) if cookie.is_some() => Err(OtherNode {
+                address: self.address,
+                cookie: self.cookie_path().display().to_string(),
+            }
+            .into()),
+            Err((_, message)) => Err(anyhow!("{method}: {message}")),
+        }
     }
 
     /// Calls a method without parameters and reads its answer as `T`.
@@ -104,16 +126,16 @@ impl Client {
     }
 }
 
-/// The result in an answer, or the error in it.
-fn response_status(body: &str) -> anyhow::Result<Result<Value, String>> {
+/// The result in an answer, or the error in it: its code and its sentence.
+fn response_status(body: &str) -> anyhow::Result<Result<Value, (Option<i64>, String)>> {
     let Ok(mut answer) = serde_json::from_str::<Value>(body) else {
         bail!("the node's answer is not JSON: {}", body.trim());
     };
     Ok(match answer.get("error") {
-        Some(error) if !error.is_null() => Err(error["message"]
-            .as_str()
-            .unwrap_or("unknown error")
-            .to_owned()),
+        Some(error) if !error.is_null() => {
+            let message = error["message"].as_str().unwrap_or("unknown error");
+            Err((error["code"].as_i64(), message.to_owned()))
+        }
         _ => Ok(answer["result"].take()),
     })
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use timed::node::files::{DataDir, DataDirLock};
+
 use super::{Done, Place};
 
 /// A command, its exit code, and words of its sentence. 1: it failed. 2: it was written wrongly.
@@ -238,8 +240,8 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn bad_input_to_every_command_gets_a_sentence_and_a_code_and_changes_nothing() {
     let place = Place::with_masternodes(&[("alpha", "127.0.8.12")]);
-    // Taken by whoever looks into the folder first.
-    place.run("doctor --data-dir alpha");
+    // Made by whoever uses the folder first.
+    drop(DataDirLock::take(&DataDir::new(&place.path("alpha"))).unwrap());
     let before = contents(&place.path(""));
     for row in STOPPED {
         check(&place, row, "");

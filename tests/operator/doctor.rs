@@ -147,8 +147,22 @@ fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step(
         &doctor(&place, "beta").0,
         "node",
         "fault",
-        "at 127.0.9.1:24201 answers a node that listens on 127.0.9.1:24200",
+        "the node that answers at http://127.0.9.1:24201 has another secret than beta/rpc.cookie",
     );
+    let done = place.run("status --data-dir beta");
+    assert!(
+        done.stderr.contains("it is another node"),
+        "{}",
+        done.stderr
+    );
+    std::fs::rename(place.path("beta/rpc.cookie"), place.path("kept")).unwrap();
+    says(
+        &doctor(&place, "beta").0,
+        "node",
+        "fault",
+        "the node that answers listens on 127.0.9.1:24200, and timed.toml says 127.0.9.2:24200",
+    );
+    std::fs::rename(place.path("kept"), place.path("beta/rpc.cookie")).unwrap();
     std::fs::write(place.path("beta/timed.toml"), settings).unwrap();
 
     // One that is stopped is told from one that refuses.

@@ -83,11 +83,14 @@ pub(super) fn run(environment: &Environment) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
     let known = files::check(&dir, now_ms, &mut findings);
     let client = Client::of(&environment.data_dir).ok();
-    let mut running = client.as_ref().and_then(network::Running::ask);
-    if let Some(other) = running.as_ref().and_then(|node| node.is_other(&known)) {
+    let asked = client
+        .as_ref()
+        .map(|client| network::Running::ask(client, &known));
+    let running = asked.transpose().unwrap_or_else(|other| {
         findings.push(other);
-        running = None;
-    }
+        None
+    });
+    let running = running.flatten();
     if running.is_none() {
         files::check_state_file(&dir, &mut findings);
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use timed::types::MasternodeRecord;
 
-use super::super::client::Client;
+use super::super::client::{Client, OtherNode};
 use super::super::status::{list, text};
 use super::Finding;
 use super::advice::{Case, next_step};
@@ -29,31 +29,37 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Asks the node; `None` when none runs.
-    pub(super) fn ask(client: &Client) -> Option<Self> {
-        Some(Self {
-            network: client.get("getnetworkinfo").ok()?,
-            peers: client.get("getpeerinfo").ok()?,
-            known: client.get("getknownpeers").ok()?,
-            sync: client.get("getsyncinfo").ok()?,
-            consensus: client.get("getconsensusinfo").ok()?,
-        })
+    /// Asks the node; `None` when none runs, and what is wrong when another one answers.
+    pub(super) fn ask(client: &Client, known: &Known) -> Result<Option<Self>, Finding> {
+        let asked = || -> anyhow::Result<Self> {
+            Ok(Self {
+                network: client.get("getnetworkinfo")?,
+                peers: client.get("getpeerinfo")?,
+                known: client.get("getknownpeers")?,
+                sync: client.get("getsyncinfo")?,
+                consensus: client.get("getconsensusinfo")?,
+            })
+        };
+        match asked() {
+            Ok(running) => match running.is_other(known) {
+                Some(other) => Err(other),
+                None => Ok(Some(running)),
+            },
+            Err(error) if error.is::<OtherNode>() => Err(Finding::error("node", &error)),
+            Err(_) => Ok(None),
+        }
     }
 
-    /// What is wrong when whoever answers at the RPC's address is not the node of these files.
-    pub(super) fn is_other(&self, known: &Known) -> Option<Finding> {
-        let config = known.config.as_ref()?;
-        let (own, answers) = (
-            config.listen_addr().to_string(),
-            text(&self.network["listen"]),
-        );
+    /// Whether the node that answers listens elsewhere than these files say.
+    fn is_other(&self, known: &Known) -> Option<Finding> {
+        let own = known.config.as_ref()?.listen_addr().to_string();
+        let answers = text(&self.network["listen"]);
         (own != answers).then(|| {
             Finding::fault(
                 "node",
                 format!(
-                    "at {} answers a node that listens on {answers}, and timed.toml says {own}: \
-                     it is another node, or this one with settings of before",
-                    config.rpc_addr()
+                    "the node that answers listens on {answers}, and timed.toml says {own}: it is \
+                     another node, or this one with settings of before"
                 ),
                 "give each node on this machine its own rpc_port in timed.toml; if settings were changed, restart the node",
             )
