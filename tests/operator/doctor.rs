@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use super::{Done, Place};
+use super::get;
+use super::support::{Done, Place};
 
 /// The findings, and whether there was a fault.
 fn doctor(place: &Place, name: &str) -> (Value, i32) {
@@ -208,6 +209,16 @@ fn a_refusal_is_explained_on_both_sides() {
         "masternode",
         "because the peer refused or ended it: pin_mismatch",
     );
+
+    let listed = place.must("peers --refused --data-dir alpha").stdout;
+    assert!(listed.contains("pin_mismatch"), "{listed}");
+    let rpc = "127.0.9.3:24201";
+    let (_, _, metrics) = get(rpc, "/metrics", &format!("Host: {rpc}\r\n"));
+    let mut lines = metrics.lines();
+    let counted = lines.any(|line| {
+        line.starts_with("timed_handshakes_refused_total") && line.contains("\"pin_mismatch\"")
+    });
+    assert!(counted, "{metrics}");
 }
 
 #[test]
