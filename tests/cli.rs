@@ -1,128 +1,27 @@
 //! The commands as an operator runs them: what needs no running node, and every refusal.
 #![expect(clippy::unwrap_used, reason = "a step that fails must fail its test")]
 
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "each test program uses its part")]
+mod support;
+
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use assert_cmd::Command;
 use serde_json::Value;
-use tempfile::TempDir;
+use support::Place;
 use timed::node::files::{DataDir, DataDirLock};
 
-/// A folder in which commands are run.
-struct Place {
-    root: TempDir,
-}
-
-/// What a command did.
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Done {
-    fn json(&self) -> Value {
-        let last = self.stdout.lines().next_back().unwrap();
-        serde_json::from_str(last).unwrap()
-    }
-
-    /// The command failed with one sentence that says this.
-    #[track_caller]
-    fn failed_with(&self, expected: &str) {
-        assert_eq!(self.code, 1, "{}{}", self.stdout, self.stderr);
-        assert!(self.stderr.starts_with("timed: "), "{}", self.stderr);
-        assert!(self.stderr.contains(expected), "{}", self.stderr);
-        assert_eq!(self.stderr.trim_end().lines().count(), 1, "{}", self.stderr);
-    }
-}
-
-impl Place {
-    fn new() -> Self {
-        Self {
-            root: TempDir::new().unwrap(),
-        }
-    }
-
-    fn run(&self, arguments: &str) -> Done {
-        let output = Command::cargo_bin("timed")
-            .unwrap()
-            .args(arguments.split_whitespace())
-            .current_dir(self.root.path())
-            .env("HOME", self.root.path())
-            .env("http_proxy", "http://127.0.0.1:1")
-            .output()
-            .unwrap();
-        Done {
-            code: output.status.code().unwrap(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    #[track_caller]
-    fn must(&self, arguments: &str) -> Done {
-        let done = self.run(arguments);
-        assert_eq!(done.code, 0, "{arguments}: {}", done.stderr);
-        done
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn edit(&self, name: &str, old: &str, new: &str) {
-        let text = std::fs::read_to_string(self.path(name)).unwrap();
-        assert!(text.contains(old), "{text}");
-        std::fs::write(self.path(name), text.replace(old, new)).unwrap();
-    }
-
-    /// A masternode `alpha` at an address with a chain of its own, ready to run.
-    fn with_masternode(ip: &str) -> Self {
-        let place = Self::new();
-        place.must(&format!(
-            "init --data-dir a --network dev --name alpha --ip {ip}"
-        ));
-        place.must("genesis build --certs a/certs --network dev --output genesis.toml");
-        place.must("genesis install --data-dir a --genesis genesis.toml --certs a/certs");
-        place
-    }
-}
-
-/// A running node; killed when it is dropped.
-struct Running(std::process::Child);
-
-impl Running {
-    /// Starts the node in `a` and waits for its banner.
-    fn start(place: &Place) -> Self {
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_timed"))
-            .args(["run", "--data-dir", "a"])
-            .current_dir(place.root.path())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::fs::File::create(place.path("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut banner = String::new();
-        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut stdout, &mut banner).unwrap();
-        let log = std::fs::read_to_string(place.path("log")).unwrap();
-        assert!(banner.contains("masternode alpha"), "{banner}{log}");
-        Self(child)
-    }
-
-    fn exit_code(mut self) -> Option<i32> {
-        self.0.wait().unwrap().code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.0.try_wait().unwrap().is_none() {
-            self.0.kill().unwrap();
-            self.0.wait().unwrap();
-        }
-    }
+/// A masternode `alpha` in the folder `a` at an address with a chain of its own, ready to run.
+fn with_masternode(ip: &str) -> Place {
+    let place = Place::new();
+    place.must(&format!(
+        "init --data-dir a --network dev --name alpha --ip {ip}"
+    ));
+    place.must("genesis build --certs a/certs --network dev --output genesis.toml");
+    place.must("genesis install --data-dir a --genesis genesis.toml --certs a/certs");
+    place
 }
 
 #[test]
@@ -143,7 +42,7 @@ fn a_masternode_alone_runs_pays_and_stops() {
         .stdout;
     let other = other.trim();
 
-    let node = Running::start(&place);
+    let node = place.start_as("a", "masternode alpha");
     place
         .run("run --data-dir a")
         .failed_with("is in use by another timed process");
@@ -190,7 +89,7 @@ fn a_masternode_alone_runs_pays_and_stops() {
     std::fs::copy(place.path("other.toml"), place.path("a/genesis.toml")).unwrap();
     place.run("run --data-dir a").failed_with("chain.redb");
     std::fs::copy(place.path("genesis.toml"), place.path("a/genesis.toml")).unwrap();
-    let node = Running::start(&place);
+    let node = place.start_as("a", "masternode alpha");
     let again = place.must("rpc --data-dir a --json getblockcount").json();
     assert!(again.as_u64() >= sent["height"].as_u64());
     let peers = place.must("peers --data-dir a").stdout;
@@ -236,7 +135,7 @@ fn usage_errors_exit_with_2_and_help_with_0() {
     }
     assert!(place.must("--help").stdout.contains("testnet"));
     assert!(place.must("--version").stdout.starts_with("timed "));
-    assert_eq!(std::fs::read_dir(place.root.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(place.path(".")).unwrap().count(), 0);
 }
 
 #[test]
@@ -363,7 +262,7 @@ fn a_wallet_key_is_made_once() {
 
 #[test]
 fn bad_settings_and_keys_stop_a_start_with_one_sentence() {
-    let place = Place::with_masternode("127.0.7.1");
+    let place = with_masternode("127.0.7.1");
     place.edit(
         "a/timed.toml",
         "max_unpinned = 64",
@@ -399,7 +298,7 @@ fn bad_settings_and_keys_stop_a_start_with_one_sentence() {
 
 #[test]
 fn a_busy_directory_port_or_a_foreign_address_stops_a_start() {
-    let place = Place::with_masternode("127.0.7.2");
+    let place = with_masternode("127.0.7.2");
     let held = DataDirLock::take(&DataDir::new(&place.path("a"))).unwrap();
     place
         .run("run --data-dir a")

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 use timed::node::files::{DataDir, DataDirLock};
 
+use super::get;
 use super::{Done, Place};
 
 /// The findings, and whether there was a fault.
@@ -235,6 +236,16 @@ fn a_refusal_is_explained_on_both_sides() {
         "masternode",
         "because the peer refused or ended it: pin_mismatch",
     );
+
+    let listed = place.must("peers --refused --data-dir alpha").stdout;
+    assert!(listed.contains("pin_mismatch"), "{listed}");
+    let rpc = "127.0.9.3:24201";
+    let (_, _, metrics) = get(rpc, "/metrics", &format!("Host: {rpc}\r\n"));
+    let mut lines = metrics.lines();
+    let counted = lines.any(|line| {
+        line.starts_with("timed_handshakes_refused_total") && line.contains("\"pin_mismatch\"")
+    });
+    assert!(counted, "{metrics}");
 }
 
 #[test]

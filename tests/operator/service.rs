@@ -28,8 +28,7 @@ fn systemd_hears_when_the_node_is_ready_and_when_it_stops() {
     assert_eq!(next(), "READY=1\nSTATUS=masternode alpha");
     // What it says is true: it answers.
     place.must("status --data-dir alpha");
-    let id = nix::unistd::Pid::from_raw(node.0.id().try_into().unwrap());
-    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM).unwrap();
+    node.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(next(), "STOPPING=1");
     assert_eq!(node.exit_code(), Some(0));
     let log = std::fs::read_to_string(place.path("alpha.log")).unwrap();
