@@ -7,9 +7,11 @@ use anyhow::Context;
 use serde_json::json;
 use timed::node::files::{DataDir, load_config};
 use timed::node::{Node, NodeEnvironment, NodeFiles, Reindexed, reindex};
+use timed::sync::PROGRESS_LOG;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, reload};
 
+use super::bar::Bar;
 use super::{Environment, output};
 
 /// How long the runtime's threads may take to end after the node has stopped.
@@ -39,12 +41,16 @@ pub(super) struct Arguments {
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
     let files = NodeFiles::load(&environment.data_dir)?;
-    let log = start_log(arguments, &files)?;
+    let bar = match arguments.log_json {
+        true => Bar::hidden(),
+        false => Bar::on_terminal(),
+    };
+    let log = start_log(arguments, &files, &bar)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the node's threads could not be started")?;
-    let result = runtime.block_on(run_node(files, environment, arguments, &log));
+    let result = runtime.block_on(run_node(files, environment, arguments, &log, &bar));
     runtime.shutdown_timeout(THREADS_LIMIT);
     result
 }
@@ -53,6 +59,8 @@ pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::R
 struct LogLevel {
     /// Given on the command line, which stands.
     fixed: bool,
+    /// A bar shows the progress of sync, so the log does not.
+    with_bar: bool,
     set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>,
 }
 
@@ -65,7 +73,7 @@ impl LogLevel {
         let set = load_config(&dir)
             .map_err(anyhow::Error::from)
             .and_then(|config| {
-                let filter = filter(&config.log, "log in timed.toml")?;
+                let filter = filter(&config.log, "log in timed.toml", self.with_bar)?;
                 Ok((self.set)(filter)?)
             });
         if let Err(error) = set {
@@ -74,13 +82,17 @@ impl LogLevel {
     }
 }
 
-fn filter(text: &str, source: &str) -> anyhow::Result<EnvFilter> {
-    let filter = EnvFilter::builder().parse(format!("{QUIET},{text}"));
+fn filter(text: &str, source: &str, with_bar: bool) -> anyhow::Result<EnvFilter> {
+    let mut all = format!("{QUIET},{text}");
+    if with_bar {
+        all += &format!(",{PROGRESS_LOG}=off");
+    }
+    let filter = EnvFilter::builder().parse(all);
     filter
         .with_context(|| format!("{source} = {text:?} is not a log filter; write for example info"))
 }
 
-fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<LogLevel> {
+fn start_log(arguments: &Arguments, files: &NodeFiles, bar: &Bar) -> anyhow::Result<LogLevel> {
     let (text, source) = match &arguments.log {
         Some(filter) => (filter, "--log".to_owned()),
         None => (
@@ -88,9 +100,10 @@ fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<LogLeve
             format!("log in {}", files.dir.config().display()),
         ),
     };
+    let with_bar = bar.is_drawn();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter(text, &source)?)
-        .with_writer(io::stderr);
+        .with_env_filter(filter(text, &source, with_bar)?)
+        .with_writer(bar.clone());
     let fixed = arguments.log.is_some();
     let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>> = match arguments.log_json {
         true => {
@@ -107,7 +120,11 @@ fn start_log(arguments: &Arguments, files: &NodeFiles) -> anyhow::Result<LogLeve
             Box::new(move |filter| handle.reload(filter))
         }
     };
-    Ok(LogLevel { fixed, set })
+    Ok(LogLevel {
+        fixed,
+        with_bar,
+        set,
+    })
 }
 
 async fn run_node(
@@ -115,6 +132,7 @@ async fn run_node(
     environment: &Environment,
     arguments: &Arguments,
     log: &LogLevel,
+    bar: &Bar,
 ) -> anyhow::Result<()> {
     // Taken before anything starts, so that an early signal still ends the node cleanly.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -130,6 +148,7 @@ async fn run_node(
     banner.print(&node, environment)?;
     let stdin_closed = stdin_closed(arguments.until_stdin_closes);
     tokio::pin!(stdin_closed);
+    let mut sync = node.sync().watch_status();
     let ended = loop {
         tokio::select! {
             biased;
@@ -138,6 +157,10 @@ async fn run_node(
             _ = hangup.recv() => {}
             () = &mut stdin_closed => break Ok(()),
             ended = node.wait() => break ended,
+            Ok(()) = sync.changed() => {
+                bar.show(&sync.borrow_and_update());
+                continue;
+            }
         }
         // A hangup: the operator has changed files.
         match node.reload().await {
@@ -146,6 +169,7 @@ async fn run_node(
         }
         log.reread(environment);
     };
+    bar.clear();
     if let Err(reason) = &ended {
         tracing::error!(%reason, "the node cannot go on");
     }

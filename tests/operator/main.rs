@@ -4,6 +4,7 @@
 mod doctor;
 mod methods;
 mod site;
+mod sync;
 mod wallet;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -374,6 +374,11 @@ impl<S: Clone, B> Plan<S, B> {
         self.peers.replaced()
     }
 
+    /// Whether a peer is set aside.
+    pub(super) fn is_aside(&self, peer: PeerIp, now: Instant) -> bool {
+        self.peers.is_aside(peer, now)
+    }
+
     /// How many faults there have been.
     pub(super) fn faults(&self) -> u64 {
         self.peers.faults()
