@@ -8,8 +8,10 @@ use serde_json::json;
 use timed::node::NodeFiles;
 use timed::node::files::{DataDir, load_config};
 use timed::rpc::LogControl;
+use timed::sync::PROGRESS_LOG;
 use tracing_subscriber::EnvFilter;
 
+use super::bar::Bar;
 use super::client::Client;
 use super::{Environment, output};
 
@@ -41,16 +43,19 @@ pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::R
 pub(super) struct Log {
     /// Given on the command line: `timed.toml` does not change it.
     fixed: bool,
+    /// A bar shows the progress of sync, so the log does not.
+    with_bar: bool,
     filter: Mutex<String>,
     set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
 }
 
 impl Log {
-    /// Starts it on the standard error, as the command line or `timed.toml` says.
+    /// Starts it on the standard error, above the bar, as the command line or `timed.toml` says.
     pub(super) fn start(
         asked: Option<&str>,
         as_json: bool,
         files: &NodeFiles,
+        bar: &Bar,
     ) -> anyhow::Result<Arc<Self>> {
         let (text, source) = match asked {
             Some(filter) => (filter, "--log".to_owned()),
@@ -59,10 +64,11 @@ impl Log {
                 format!("log in {}", files.dir.config().display()),
             ),
         };
-        let parsed = parse(text).context(source)?;
+        let with_bar = bar.is_drawn();
+        let parsed = parse(text, with_bar).context(source)?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(parsed)
-            .with_writer(io::stderr);
+            .with_writer(bar.clone());
         let set: Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync> = if as_json {
             let log = log.json().with_filter_reloading();
             let handle = log.reload_handle();
@@ -77,6 +83,7 @@ impl Log {
         };
         Ok(Arc::new(Self {
             fixed: asked.is_some(),
+            with_bar,
             filter: Mutex::new(text.to_owned()),
             set,
         }))
@@ -103,7 +110,7 @@ impl LogControl for Log {
     }
 
     fn set(&self, filter: &str) -> Result<(), String> {
-        let parsed = parse(filter).map_err(|error| format!("{error:#}"))?;
+        let parsed = parse(filter, self.with_bar).map_err(|error| format!("{error:#}"))?;
         let mut current = self.filter.lock().expect("no holder panics");
         (self.set)(parsed)?;
         filter.clone_into(&mut current);
@@ -112,7 +119,7 @@ impl LogControl for Log {
 }
 
 /// A filter as written. A bare word would be taken for a module of that name, which logs nothing.
-fn parse(text: &str) -> anyhow::Result<EnvFilter> {
+fn parse(text: &str, with_bar: bool) -> anyhow::Result<EnvFilter> {
     const ADVICE: &str = "is not a log filter; write for example info, or info,timed::net=debug";
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     for directive in text.split(',') {
@@ -125,7 +132,11 @@ fn parse(text: &str) -> anyhow::Result<EnvFilter> {
             anyhow::bail!("{text:?} {ADVICE}");
         }
     }
-    let filter = EnvFilter::builder().parse(format!("{QUIET},{text}"));
+    let mut all = format!("{QUIET},{text}");
+    if with_bar {
+        all += &format!(",{PROGRESS_LOG}=off");
+    }
+    let filter = EnvFilter::builder().parse(all);
     filter.with_context(|| format!("{text:?} {ADVICE}"))
 }
 
@@ -143,7 +154,7 @@ mod tests {
             "timed::net",
             "debug,quinn=warn",
         ] {
-            parse(good).unwrap();
+            parse(good, true).unwrap();
         }
         for bad in [
             "",
@@ -153,7 +164,7 @@ mod tests {
             "info,loud",
             "info\n",
         ] {
-            let error = format!("{:#}", parse(bad).unwrap_err());
+            let error = format!("{:#}", parse(bad, true).unwrap_err());
             assert!(
                 error.contains("is not a log filter; write for example"),
                 "{bad:?}: {error}"

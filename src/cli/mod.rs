@@ -5,6 +5,7 @@
 //! JSON value; an error is `{"error": "sentence"}`.
 
 mod ban;
+mod bar;
 mod cert;
 mod client;
 mod doctor;
@@ -19,6 +20,7 @@ mod peers;
 mod rpc;
 mod run;
 mod status;
+mod sync;
 mod testnet;
 mod wallet;
 
@@ -36,7 +38,7 @@ To make a masternode:    timed init --name NAME --ip ADDRESS     keys, certifica
                          timed genesis build --certs FOLDER      once, by one of all operators
                          timed genesis install --genesis FILE --certs FOLDER
                          timed run
-To look at it:           timed status, timed peers (add --watch), or the page at its RPC port
+To look at it:           timed status, timed peers, timed sync (add --watch), or the page at its RPC port
 When something is wrong: timed doctor
 To ask it anything:      timed rpc help
 
@@ -61,7 +63,7 @@ struct Cli {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
-    /// Show it again every 2 seconds (status, peers)
+    /// Show it again every 2 seconds (status, peers, sync)
     #[arg(long, global = true)]
     watch: bool,
     #[command(subcommand)]
@@ -86,6 +88,8 @@ enum Command {
     Status,
     /// Show all peers, connected or not, and why
     Peers(peers::Arguments),
+    /// Show how far this node is behind, how long that takes, and whom it fetches from
+    Sync,
     /// Check this node, its machine and its network, and say what to do about what is wrong
     Doctor,
     /// Ban an address for a time: it is neither taken nor dialed, and told why
@@ -146,6 +150,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cert(command) => cert::run(&context, command)?,
         Command::Status => status::run(&context)?,
         Command::Peers(arguments) => peers::run(&context, &arguments)?,
+        Command::Sync => sync::run(&context)?,
         Command::Doctor => return doctor::run(&context),
         Command::Ban(arguments) => ban::ban(&context, &arguments)?,
         Command::Unban(arguments) => ban::unban(&context, &arguments)?,
@@ -165,9 +170,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 fn watch(context: &Environment, command: &Command) -> anyhow::Result<ExitCode> {
     let show = || match command {
         Command::Status => status::run(context),
+        Command::Sync => sync::run(context),
         Command::Peers(arguments) if arguments.is_view() => peers::run(context, arguments),
         _ => {
-            let message = "--watch is for status and peers";
+            let message = "--watch is for status, peers and sync";
             let kind = clap::error::ErrorKind::ArgumentConflict;
             Cli::command().error(kind, message).exit()
         }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
+pub(super) use timed::types::time::span as duration;
 
 /// The widest line of a table.
 const MAX_COLUMNS: usize = 100;
@@ -138,18 +139,6 @@ fn coloured(text: &str, code: &str) -> String {
     }
 }
 
-/// A duration for people: the two largest units.
-pub(super) fn duration(seconds: u64) -> String {
-    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
-    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {seconds} s"),
-        (0, _, _) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
-}
-
 /// A duration as a person types it.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a time like 500ms, 10s, 2m, 24h or 7d".to_owned();
@@ -202,11 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes_are_short() {
-        assert_eq!(duration(59), "59 s");
-        assert_eq!(duration(61), "1 min 1 s");
-        assert_eq!(duration(7_260), "2 h 1 min");
-        assert_eq!(duration(90_000), "1 d 1 h");
+    fn sizes_are_short() {
         assert_eq!(bytes(9_999), "9999 B");
         assert_eq!(bytes(12_345_678), "12 MB");
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 use timed::node::{Node, NodeEnvironment, NodeFiles, Reindexed, reindex};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::bar::Bar;
 use super::log::Log;
 use super::notify::Supervisor;
 use super::{Environment, output};
@@ -37,12 +38,16 @@ pub(super) struct Arguments {
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
     let files = NodeFiles::load(&environment.data_dir)?;
-    let log = Log::start(arguments.log.as_deref(), arguments.log_json, &files)?;
+    let bar = match arguments.log_json {
+        true => Bar::hidden(),
+        false => Bar::on_terminal(),
+    };
+    let log = Log::start(arguments.log.as_deref(), arguments.log_json, &files, &bar)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the node's threads could not be started")?;
-    let result = runtime.block_on(run_node(files, environment, arguments, &log));
+    let result = runtime.block_on(run_node(files, environment, arguments, &log, &bar));
     runtime.shutdown_timeout(THREADS_LIMIT);
     result
 }
@@ -52,6 +57,7 @@ async fn run_node(
     environment: &Environment,
     arguments: &Arguments,
     log: &Arc<Log>,
+    bar: &Bar,
 ) -> anyhow::Result<()> {
     // Taken before anything starts, so that an early signal still ends the node cleanly.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -72,6 +78,7 @@ async fn run_node(
     supervisor.tell(&format!("READY=1\nSTATUS={}", banner.who));
     let stdin_closed = stdin_closed(arguments.until_stdin_closes);
     tokio::pin!(stdin_closed);
+    let mut sync = node.sync().watch_status();
     let ended = loop {
         tokio::select! {
             biased;
@@ -80,6 +87,10 @@ async fn run_node(
             _ = hangup.recv() => {}
             () = &mut stdin_closed => break Ok(()),
             ended = node.wait() => break ended,
+            Ok(()) = sync.changed() => {
+                bar.show(&sync.borrow_and_update());
+                continue;
+            }
         }
         // A hangup: the operator has changed files.
         match node.reload().await {
@@ -88,6 +99,7 @@ async fn run_node(
         }
         log.reread(environment);
     };
+    bar.clear();
     if let Err(reason) = &ended {
         tracing::error!(%reason, "the node cannot go on");
         supervisor.tell(&format!("STATUS={reason}"));

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::{Environment, output};
 
+/// Where the values of the facts begin, in columns.
+const FACT_INDENT: usize = 10;
+
 /// The node's answers, as they are.
 struct Status {
     chain: Value,
@@ -113,22 +116,7 @@ impl Status {
     }
 
     fn sync(&self) -> String {
-        let (height, target) = (&self.sync["height"], &self.sync["target"]);
-        let behind = target
-            .as_u64()
-            .unwrap_or(0)
-            .saturating_sub(height.as_u64().unwrap_or(0));
-        match (self.sync["syncing"] == true, behind) {
-            (false, 0) => "at the tip".into(),
-            (false, behind) => format!("{behind} blocks behind"),
-            (true, behind) => {
-                let from: Vec<String> = list(&self.sync["peers"]).map(text).collect();
-                format!(
-                    "fetching {behind} blocks, up to {target}, from {}",
-                    from.join(", ")
-                )
-            }
-        }
+        output::wrap(&text(&self.sync["sentence"]), FACT_INDENT)
     }
 
     fn deciding(&self) -> String {
@@ -229,7 +217,7 @@ mod tests {
                 { "name": "gamma", "record_serial": 1 },
                 { "name": "delta", "record_serial": 2 },
             ]),
-            sync: json!({ "height": 7, "target": 7, "syncing": false, "peers": [] }),
+            sync: json!({ "sentence": "at the tip, height 7" }),
             uptime: json!(65),
         };
         let text = status.describe();

@@ -160,7 +160,7 @@ impl<N: Network> Actor<N> {
                 let (height, hash) = (last.height, last.block);
                 let empty = segment.empty_bodies().into_iter();
                 let empty = empty.map(|body| (body.height(), body));
-                self.plan.headers(id, height, hash, segment, empty);
+                self.plan.headers(now, id, height, hash, segment, empty);
             }
             Event::Bodies(bodies) => {
                 for body in bodies {

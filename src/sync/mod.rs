@@ -12,6 +12,7 @@ mod commits;
 mod fetch;
 mod io;
 mod plan;
+mod progress;
 mod report;
 mod server;
 
@@ -25,7 +26,7 @@ use crate::net::{NetHandle, SyncServe};
 use crate::types::{Height, PeerIp};
 
 /// How far behind and what is done about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct SyncStatus {
     /// The own height.
     pub height: Height,
@@ -36,11 +37,20 @@ pub struct SyncStatus {
     pub syncing: bool,
     /// Who from.
     pub peers: Vec<PeerIp>,
+    /// Blocks a second of late, to one decimal; `None` unless it is catching up, and at first.
+    pub blocks_per_s: Option<f64>,
+    /// What is left at this rate; `None` as well when nothing moves.
+    pub seconds_left: Option<u64>,
+    /// Peers replaced since it fell behind and not asked again since, with the reason, newest last.
+    pub set_aside: Vec<(PeerIp, String)>,
     /// Blocks committed by sync since start.
     pub synced_blocks: u64,
     /// Peers replaced, with the reason, newest last, at most 20.
     pub replaced: Vec<(PeerIp, String)>,
 }
+
+/// Log lines about the progress of a sync, one in a few seconds; not for a terminal with a bar.
+pub const PROGRESS_LOG: &str = "timed::sync::progress";
 
 /// What sync is given.
 pub struct SyncParts {

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::SyncStatus;
 use super::plan::Plan;
+use super::progress::{Pace, named, seconds_left};
+use super::{PROGRESS_LOG, SyncStatus};
 use crate::types::{Height, PeerIp};
 
 /// Being this many blocks behind is worth a log line.
@@ -30,6 +31,9 @@ pub(super) struct Report {
 struct CatchUp {
     since: Instant,
     from: Height,
+    pace: Pace,
+    /// Faults of peers before it began.
+    faults: u64,
     next_line: Instant,
     sources: BTreeSet<PeerIp>,
 }
@@ -51,30 +55,34 @@ impl Report {
 
     /// Publishes what has changed and logs what is due.
     pub(super) fn update<S: Clone, B>(&mut self, plan: &Plan<S, B>, now: Instant) {
-        let (height, target) = (plan.height(), plan.target(now));
-        let sources = plan.sources();
         self.log_faults(plan);
-        self.log_catch_up(plan, now);
-        let synced_blocks = self.synced_blocks;
+        self.follow(plan, now);
+        let new = self.status_of(plan, now);
+        self.log_progress(&new, now);
         self.status.send_if_modified(|status| {
-            let same = status.height == height
-                && status.target == target
-                && status.syncing == plan.is_busy()
-                && status.peers == sources
-                && status.synced_blocks == synced_blocks
-                && status.replaced.iter().eq(plan.replaced());
-            if !same {
-                *status = SyncStatus {
-                    height,
-                    target,
-                    syncing: plan.is_busy(),
-                    peers: sources,
-                    synced_blocks,
-                    replaced: plan.replaced().iter().cloned().collect(),
-                };
-            }
-            !same
+            let changed = *status != new;
+            *status = new;
+            changed
         });
+    }
+
+    fn status_of<S: Clone, B>(&self, plan: &Plan<S, B>, now: Instant) -> SyncStatus {
+        let (height, target) = (plan.height(), plan.target(now));
+        let peers = plan.sources();
+        let catch_up = self.catch_up.as_ref();
+        let rate = catch_up.and_then(|one| one.pace.blocks_per_s(now, height));
+        let behind = target.0.saturating_sub(height.0);
+        SyncStatus {
+            height,
+            target,
+            syncing: plan.is_busy(),
+            blocks_per_s: rate.map(|rate| (rate * 10.0).round() / 10.0),
+            seconds_left: rate.and_then(|rate| seconds_left(behind, rate)),
+            set_aside: self.set_aside(plan, &peers, now),
+            synced_blocks: self.synced_blocks,
+            peers,
+            replaced: plan.replaced().iter().cloned().collect(),
+        }
     }
 
     /// When a log line is due.
@@ -91,37 +99,77 @@ impl Report {
         }
     }
 
-    fn log_catch_up<S: Clone, B>(&mut self, plan: &Plan<S, B>, now: Instant) {
-        let (height, target) = (plan.height().0, plan.target(now).0);
-        let behind = target.saturating_sub(height);
+    /// Who is not asked for a fault of this catch-up, or one that still counts; the newest last.
+    fn set_aside<S: Clone, B>(
+        &self,
+        plan: &Plan<S, B>,
+        sources: &[PeerIp],
+        now: Instant,
+    ) -> Vec<(PeerIp, String)> {
+        let before = self
+            .catch_up
+            .as_ref()
+            .map_or(plan.faults(), |one| one.faults);
+        let of_late = (plan.faults() - before) as usize;
+        let mut seen: BTreeSet<PeerIp> = sources.iter().copied().collect();
+        let newest_first = plan.replaced().iter().rev().enumerate();
+        let mut found: Vec<_> = newest_first
+            .filter(|(age, (peer, _))| *age < of_late || plan.is_aside(*peer, now))
+            .filter(|(_, (peer, _))| seen.insert(*peer))
+            .map(|(_, one)| one.clone())
+            .collect();
+        found.reverse();
+        found
+    }
+
+    /// Notes when it falls behind, how fast it catches up, and that it has.
+    fn follow<S: Clone, B>(&mut self, plan: &Plan<S, B>, now: Instant) {
+        let (height, target) = (plan.height(), plan.target(now));
         let Some(catch_up) = &mut self.catch_up else {
             // What is only announced may be a lie.
             if plan.blocks_proved() >= LOGGED_FROM_BLOCKS {
-                info!(height, target, "sync: {behind} blocks behind");
+                let behind = target.0.saturating_sub(height.0);
+                let (height_now, target) = (height.0, target.0);
+                info!(height = height_now, target, "sync: {behind} blocks behind");
                 self.catch_up = Some(CatchUp {
                     since: now,
-                    from: plan.height(),
+                    from: height,
+                    pace: Pace::new(now, height),
+                    faults: plan.faults(),
                     next_line: now + LOG_INTERVAL,
                     sources: BTreeSet::new(),
                 });
             }
             return;
         };
-        let sources = plan.sources();
-        let peers = sources.len();
-        catch_up.sources.extend(sources);
-        if behind == 0 || !plan.is_busy() {
-            catch_up.log_end(now, plan.height());
+        catch_up.sources.extend(plan.sources());
+        catch_up.pace.note(now, height);
+        if height >= target || !plan.is_busy() {
+            catch_up.log_end(now, height);
             self.catch_up = None;
-        } else if now >= catch_up.next_line {
-            catch_up.next_line = now + LOG_INTERVAL;
-            let seconds = now.duration_since(catch_up.since).as_secs_f64();
-            let rate = (height - catch_up.from.0) as f64 / seconds;
-            info!(
-                height,
-                target, peers, "sync: {rate:.0} blocks/s, {behind} to go"
-            );
         }
+    }
+
+    /// One line in a few seconds while it catches up.
+    fn log_progress(&mut self, status: &SyncStatus, now: Instant) {
+        let Some(catch_up) = &mut self.catch_up else {
+            return;
+        };
+        if now < catch_up.next_line {
+            return;
+        }
+        catch_up.next_line = now + LOG_INTERVAL;
+        info!(
+            target: PROGRESS_LOG,
+            height = status.height.0,
+            target = status.target.0,
+            behind = status.behind(),
+            blocks_per_s = status.blocks_per_s,
+            seconds_left = status.seconds_left,
+            peers = named(&status.peers),
+            "sync: {}",
+            status.sentence()
+        );
     }
 }
 
@@ -137,8 +185,8 @@ impl CatchUp {
             return;
         }
         let seconds = now.duration_since(self.since).as_secs_f64();
-        let sources: Vec<String> = self.sources.iter().map(PeerIp::to_string).collect();
-        let sources = sources.join(", ");
+        let sources: Vec<PeerIp> = self.sources.iter().copied().collect();
+        let sources = named(&sources);
         info!(
             height = height.0,
             "synced {blocks} blocks in {seconds:.1} s from {sources}"

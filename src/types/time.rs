@@ -1,4 +1,4 @@
-//! Times as people read them: UTC, by the civil calendar.
+//! Times as people read them: UTC, by the civil calendar; and lengths of time.
 
 /// The UTC date of a Unix time in seconds (civil calendar from days, after Howard Hinnant's
 /// algorithm).
@@ -28,9 +28,29 @@ pub fn utc_time(unix_ms: u64) -> String {
     format!("{date} {hour:02}:{minute:02}:{:02} UTC", seconds % 60)
 }
 
+/// A length of time: the two largest units.
+pub fn span(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {seconds} s"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_have_two_units() {
+        assert_eq!(span(59), "59 s");
+        assert_eq!(span(61), "1 min 1 s");
+        assert_eq!(span(7_260), "2 h 1 min");
+        assert_eq!(span(90_000), "1 d 1 h");
+    }
 
     #[test]
     fn dates_are_civil() {

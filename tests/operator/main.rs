@@ -11,6 +11,7 @@ mod site;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test program uses its part")]
 mod support;
+mod sync;
 mod wallet;
 
 use std::io::{Read, Write};

@@ -154,7 +154,7 @@ fn check_sync(sync: &Value) -> Finding {
         (_, false) => Finding::warning(
             "sync",
             format!("{behind} blocks behind, and nobody serves them"),
-            "\"timed rpc getsyncinfo\" names the peers that were set aside, and why",
+            "\"timed sync\" names the peers that were set aside, and why",
         ),
     }
 }

@@ -82,5 +82,8 @@ async fn getconsensusinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallErr
 
 async fn getsyncinfo(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
     let status = calls.node.sync.watch_status().borrow().clone();
-    serde_json::to_value(status).map_err(CallError::internal)
+    let mut value = serde_json::to_value(&status).map_err(CallError::internal)?;
+    value["behind"] = json!(status.behind());
+    value["sentence"] = json!(status.sentence());
+    Ok(value)
 }

@@ -29,8 +29,7 @@ impl<S: Clone, B> Plan<S, B> {
         let limits = &self.limits;
         let waiting = self.requests.values().flat_map(|request| {
             let stalled = request.progress_at + limits.stall_after;
-            let outpaced = request.asked_at + limits.outpace_after;
-            [self.hedged_at(request), stalled, outpaced]
+            [self.hedged_at(request), stalled, self.outpaced_at(request)]
         });
         let head_start = self
             .behind_since
@@ -70,7 +69,12 @@ impl<S: Clone, B> Plan<S, B> {
                 continue;
             };
             self.dropped.push(id);
-            if now >= request.progress_at + self.limits.hedge_after {
+            if self.is_fresh(now, &request) {
+                if request.kind == Kind::Bodies && now >= self.outpaced_at(&request) {
+                    let rate = request.rate(now);
+                    (self.peers).measured(now, Kind::Bodies, request.peer, rate);
+                }
+            } else {
                 let waited = now.duration_since(request.progress_at).as_secs();
                 let reason = format!("no progress for {waited} s while another peer answered");
                 let failure = Failure::Stalled(reason);
@@ -154,7 +158,7 @@ impl<S: Clone, B> Plan<S, B> {
             return None;
         }
         let first = known.next();
-        let peer = self.choose(now, first, &asked)?;
+        let peer = self.choose(now, Kind::Headers, first, &asked)?;
         let last = segment_end(first);
         let id = self.add_request(now, peer.ip, Kind::Headers, first, last);
         let newest = self.segments.back();
@@ -184,7 +188,8 @@ impl<S: Clone, B> Plan<S, B> {
 
     fn ask_bodies(&mut self, now: Instant, actions: &mut Vec<Action<S, B>>) {
         let mut height = self.first_open();
-        if self.choose(now, height, &[]).is_none() {
+        let all_fresh = (self.requests.values()).all(|one| self.is_fresh(now, one));
+        if all_fresh && self.choose(now, Kind::Bodies, height, &[]).is_none() {
             return;
         }
         while height <= self.known_end() {
@@ -196,7 +201,7 @@ impl<S: Clone, B> Plan<S, B> {
                 height = height.next();
                 continue;
             };
-            let Some(peer) = self.choose(now, height, &waiting_for) else {
+            let Some(peer) = self.choose(now, Kind::Bodies, height, &waiting_for) else {
                 if waiting_for.is_empty() {
                     // Then nobody can be asked for anything higher either.
                     return;
@@ -212,7 +217,7 @@ impl<S: Clone, B> Plan<S, B> {
                 return;
             };
             let cargo = segment.cargo.clone();
-            let most = self.range_blocks(peer.ip).min(room.max(1));
+            let most = self.range_blocks(now, peer.ip).min(room.max(1));
             let end = segment.last.min(peer.tip).min(Height(height.0 + most - 1));
             let last = self.open_range(now, height, end, peer.ip);
             let id = self.add_request(now, peer.ip, Kind::Bodies, height, last);
@@ -280,6 +285,10 @@ impl<S: Clone, B> Plan<S, B> {
             }
     }
 
+    fn outpaced_at(&self, request: &InFlight) -> Instant {
+        request.asked_at + self.limits.outpace_after
+    }
+
     /// Nothing can be committed before the oldest missing body has arrived: when its peer delivers,
     /// but another would have done so in half the time, that one is asked as well.
     fn outpace(&mut self, now: Instant) -> Option<Action<S, B>> {
@@ -298,17 +307,21 @@ impl<S: Clone, B> Plan<S, B> {
         let (Some(slow), None) = (of_first.next(), of_first.next()) else {
             return None;
         };
-        if now < slow.asked_at + self.limits.outpace_after || !self.is_fresh(now, slow) {
+        if now < self.outpaced_at(slow) || !self.is_fresh(now, slow) {
             return None;
         }
-        let faster = self.choose(now, first, &[slow.peer])?;
+        let faster = self.choose(now, Kind::Bodies, first, &[slow.peer])?;
         let twice = 2.0 * slow.rate(now);
-        if self.peers.rate(faster.ip).is_none_or(|rate| rate < twice) {
+        if self
+            .peers
+            .rate(now, faster.ip)
+            .is_none_or(|rate| rate < twice)
+        {
             return None;
         }
         let segment = self.segments.iter().find(|one| one.last >= first)?;
         let cargo = segment.cargo.clone();
-        let most = self.range_blocks(faster.ip);
+        let most = self.range_blocks(now, faster.ip);
         let end = slow.last.min(segment.last).min(faster.tip);
         let end = end.min(Height(first.0 + most - 1));
         let mut last = first;
@@ -342,21 +355,27 @@ impl<S: Clone, B> Plan<S, B> {
     }
 
     /// As many as the peer delivers in [`Limits::range_time`](super::Limits::range_time).
-    fn range_blocks(&self, peer: PeerIp) -> u64 {
+    fn range_blocks(&self, now: Instant, peer: PeerIp) -> u64 {
         let limits = &self.limits;
-        let measured = self.peers.rate(peer).unwrap_or_default();
+        let measured = self.peers.rate(now, peer).unwrap_or_default();
         let bytes = (measured * limits.range_time.as_secs_f64()) as usize;
         let bytes = bytes.clamp(limits.first_range_bytes, limits.range_bytes);
         let fitting = (bytes / self.body_estimate) as u64;
         fitting.clamp(1, limits.range_blocks)
     }
 
-    fn choose(&self, now: Instant, height: Height, except: &[PeerIp]) -> Option<super::PeerView> {
+    fn choose(
+        &self,
+        now: Instant,
+        kind: Kind,
+        height: Height,
+        except: &[PeerIp],
+    ) -> Option<super::PeerView> {
         if self.requests.len() >= self.limits.requests {
             return None;
         }
         let most = self.limits.requests_per_peer;
-        self.peers.choose(now, height, except, most, |peer| {
+        (self.peers).choose(now, kind, height, except, most, |peer| {
             let in_flight = self.requests.values().filter(|one| one.peer == peer);
             in_flight.count()
         })

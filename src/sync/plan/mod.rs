@@ -25,6 +25,8 @@
 //! * Without progress for [`Limits::stall_after`] a request is given up.
 //! * A peer that was given up, outrun, or wrong is set aside for a delay that doubles with each
 //!   failure. A peer that says that it does not hold the heights is set aside too, but not blamed.
+//! * For a minute more, a peer that failed is not asked in the place of a good one that has all the
+//!   requests it may have; nor is a slow one: what they hold up costs more than they bring.
 //!
 //! So a peer that announces a height that it cannot serve delays others by `hedge_after` at most.
 
@@ -179,8 +181,11 @@ struct InFlight {
 impl InFlight {
     /// Bytes of bodies a second so far.
     fn rate(&self, now: Instant) -> f64 {
-        let seconds = now.duration_since(self.asked_at).as_secs_f64();
-        self.bytes as f64 / seconds.max(0.001)
+        self.bytes as f64 / self.seconds(now)
+    }
+
+    fn seconds(&self, now: Instant) -> f64 {
+        now.duration_since(self.asked_at).as_secs_f64().max(0.001)
     }
 }
 
@@ -224,7 +229,7 @@ impl<S: Clone, B> Plan<S, B> {
         let gone = self.peers.replace(now, views);
         for request in self.requests.values() {
             if gone.contains(&request.peer) {
-                self.peers.broke_off(request.peer);
+                self.peers.broke_off(now, request.peer);
             }
         }
         self.drop_requests(|request| gone.contains(&request.peer));
@@ -251,6 +256,7 @@ impl<S: Clone, B> Plan<S, B> {
     /// `empty` are the bodies that follow from them.
     pub(super) fn headers(
         &mut self,
+        now: Instant,
         id: RequestId,
         last: Height,
         last_hash: BlockHash,
@@ -260,6 +266,8 @@ impl<S: Clone, B> Plan<S, B> {
         let Some(request) = self.requests.remove(&id) else {
             return;
         };
+        let rate = 1.0 / request.seconds(now);
+        (self.peers).measured(now, Kind::Headers, request.peer, rate);
         self.peers.succeeded(request.peer);
         let extends = request.next == self.known_end().next()
             || (self.segments.is_empty() && request.next <= self.tip.0);
@@ -303,7 +311,8 @@ impl<S: Clone, B> Plan<S, B> {
     /// A request for bodies has delivered all of them.
     pub(super) fn finished(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.requests.remove(&id) {
-            self.peers.measured(request.peer, request.rate(now));
+            let rate = request.rate(now);
+            (self.peers).measured(now, Kind::Bodies, request.peer, rate);
             self.peers.succeeded(request.peer);
         }
     }
@@ -363,6 +372,11 @@ impl<S: Clone, B> Plan<S, B> {
     /// Peers set aside for a fault, with the reason, newest last.
     pub(super) fn replaced(&self) -> &VecDeque<(PeerIp, String)> {
         self.peers.replaced()
+    }
+
+    /// Whether a peer is set aside.
+    pub(super) fn is_aside(&self, peer: PeerIp, now: Instant) -> bool {
+        self.peers.is_aside(peer, now)
     }
 
     /// How many faults there have been.

@@ -1,10 +1,11 @@
 //! Who can be asked: the connected peers, and what is remembered of their failures.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Failure, Limits, PeerView, RequestId};
+use super::{Failure, Kind, Limits, PeerView, RequestId};
 use crate::types::{Height, PeerIp};
 
 /// The most peers whose failures are remembered.
@@ -12,6 +13,9 @@ const MAX_STANDINGS: usize = 1_024;
 
 /// A peer is slow when the best one delivers more than so many times as much.
 const SLOW_FACTOR: f64 = 4.0;
+
+/// For so long a peer that failed, or was measured, is taken for what it was then.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// The most entries of [`Peers::replaced`].
 const MAX_REPLACED: usize = 20;
@@ -35,14 +39,41 @@ struct Standing {
     aside_until: Option<Instant>,
     /// The failure may have been the connection's own: a new one lifts it.
     lifted_by_reconnect: bool,
+    /// Until then it is not asked in the place of a good peer.
+    doubted_until: Option<Instant>,
     last_asked: RequestId,
-    /// Bytes of bodies a second in one request, of late.
-    rate: Option<f64>,
+    headers: Option<Speed>,
+    bodies: Option<Speed>,
+}
+
+/// What was delivered a second in one request, of late: bytes of bodies, or answers with headers.
+#[derive(Clone, Copy)]
+struct Speed {
+    rate: f64,
+    at: Instant,
 }
 
 impl Standing {
     fn is_aside(&self, now: Instant) -> bool {
         self.aside_until.is_some_and(|until| until > now)
+    }
+
+    fn rate(&self, now: Instant, kind: Kind) -> Option<f64> {
+        let speed = match kind {
+            Kind::Headers => self.headers?,
+            Kind::Bodies => self.bodies?,
+        };
+        (now < speed.at + REMEMBERED).then_some(speed.rate)
+    }
+
+    /// Slow beside the best.
+    fn is_slow(&self, now: Instant, kind: Kind, best: f64) -> bool {
+        let rate = self.rate(now, kind);
+        rate.is_some_and(|rate| rate * SLOW_FACTOR < best)
+    }
+
+    fn is_doubted(&self, now: Instant) -> bool {
+        self.doubted_until.is_some_and(|until| until > now)
     }
 }
 
@@ -78,10 +109,14 @@ impl Peers {
 
     /// Those that are not set aside.
     pub(super) fn usable(&self, now: Instant) -> impl Iterator<Item = &PeerView> {
-        self.connected.values().filter(move |peer| {
-            let standing = self.standings.get(&peer.ip);
-            standing.is_none_or(|standing| !standing.is_aside(now))
-        })
+        self.connected
+            .values()
+            .filter(move |peer| !self.is_aside(peer.ip, now))
+    }
+
+    pub(super) fn is_aside(&self, peer: PeerIp, now: Instant) -> bool {
+        let standing = self.standings.get(&peer);
+        standing.is_some_and(|standing| standing.is_aside(now))
     }
 
     /// When peers that announce more than `above` can be asked again.
@@ -94,43 +129,57 @@ impl Peers {
 
     /// The best of the usable peers for a height, by the number of requests in flight to each: the
     /// most reliable, then those that are not slow, then the least busy, then the one not asked for
-    /// longest.
+    /// longest. Nobody rather than one that is slow or failed of late, when a good peer that has all
+    /// the requests it may have will be free sooner.
     pub(super) fn choose(
         &self,
         now: Instant,
+        kind: Kind,
         height: Height,
         except: &[PeerIp],
         most_requests: usize,
         in_flight: impl Fn(PeerIp) -> usize,
     ) -> Option<PeerView> {
-        let rates = self.usable(now).filter_map(|peer| self.rate(peer.ip));
+        let standing = |peer: &PeerView| self.standings.get(&peer.ip).copied().unwrap_or_default();
+        let able = |peer: &&PeerView| peer.tip >= height && !except.contains(&peer.ip);
+        let able: Vec<_> = (self.usable(now).filter(able))
+            .map(|peer| (peer, standing(peer), in_flight(peer.ip)))
+            .collect();
+        let rates = able.iter().filter_map(|(_, one, _)| one.rate(now, kind));
         let best = rates.fold(0.0, f64::max);
-        self.usable(now)
-            .filter(|peer| peer.tip >= height && !except.contains(&peer.ip))
-            .map(|peer| (peer, in_flight(peer.ip)))
-            .filter(|(_, busy)| *busy < most_requests)
-            .min_by_key(|(peer, busy)| {
-                let standing = self.standings.get(&peer.ip).copied().unwrap_or_default();
-                let failures = (standing.failures)
-                    .saturating_add(standing.not_held)
-                    .saturating_add(standing.broken_off);
-                let is_slow = standing.rate.is_some_and(|rate| rate * SLOW_FACTOR < best);
-                (failures, is_slow, *busy, standing.last_asked, peer.ip)
-            })
-            .map(|(peer, _)| *peer)
+        let is_poor = |one: &Standing| one.is_doubted(now) || one.is_slow(now, kind, best);
+        let free = able.iter().filter(|(_, _, busy)| *busy < most_requests);
+        let (peer, chosen, _) = free.min_by_key(|(peer, one, busy)| {
+            let failures = (one.failures)
+                .saturating_add(one.not_held)
+                .saturating_add(one.broken_off);
+            let is_slow = one.is_slow(now, kind, best);
+            (failures, is_slow, *busy, one.last_asked, peer.ip)
+        })?;
+        let is_good_but_busy = |(_, one, busy): &(&PeerView, Standing, usize)| {
+            *busy >= most_requests && !is_poor(one) && one.rate(now, kind).is_some()
+        };
+        let waits = is_poor(chosen) && able.iter().any(is_good_but_busy);
+        (!waits).then_some(**peer)
     }
 
-    /// A request for bodies was delivered at so many bytes a second.
-    pub(super) fn measured(&mut self, peer: PeerIp, rate: f64) {
-        let rate = rate.max(1.0);
-        if let Some(standing) = self.standings.get_mut(&peer) {
-            standing.rate = Some(standing.rate.map_or(rate, |old| (old + rate) / 2.0));
+    /// A request was delivered, or part of it, at so many bytes of bodies or answers a second.
+    pub(super) fn measured(&mut self, now: Instant, kind: Kind, peer: PeerIp, rate: f64) {
+        let Some(standing) = self.standings.get_mut(&peer) else {
+            return;
+        };
+        let old = standing.rate(now, kind);
+        let rate = old.map_or(rate, |old| (old + rate) / 2.0);
+        let speed = Some(Speed { rate, at: now });
+        match kind {
+            Kind::Headers => standing.headers = speed,
+            Kind::Bodies => standing.bodies = speed,
         }
     }
 
     /// Bytes of bodies a second in one request of late; `None` before the first.
-    pub(super) fn rate(&self, peer: PeerIp) -> Option<f64> {
-        self.standings.get(&peer)?.rate
+    pub(super) fn rate(&self, now: Instant, peer: PeerIp) -> Option<f64> {
+        self.standings.get(&peer)?.rate(now, Kind::Bodies)
     }
 
     /// A request goes to a peer.
@@ -140,8 +189,9 @@ impl Peers {
 
     /// A peer's connection has ended under a request. That may be this node's own doing, so it is no
     /// fault; but who does nothing else is asked last.
-    pub(super) fn broke_off(&mut self, peer: PeerIp) {
+    pub(super) fn broke_off(&mut self, now: Instant, peer: PeerIp) {
         let standing = self.standing(peer);
+        standing.doubted_until = Some(now + REMEMBERED);
         standing.broken_off = standing.broken_off.saturating_add(1);
     }
 
@@ -158,6 +208,9 @@ impl Peers {
             standing.failures = standing.failures.saturating_sub(1);
             standing.not_held = 0;
             standing.broken_off = 0;
+            if standing.failures == 0 {
+                standing.doubted_until = None;
+            }
         }
     }
 
@@ -180,6 +233,7 @@ impl Peers {
         let binding = standing.is_aside(now) && !standing.lifted_by_reconnect;
         standing.lifted_by_reconnect = matches!(failure, Failure::Ended(_)) && !binding;
         standing.aside_until = standing.aside_until.max(Some(now + delay));
+        standing.doubted_until = Some(now + delay + REMEMBERED);
         if let Failure::Ended(reason) | Failure::Stalled(reason) | Failure::Wrong(reason) = failure
         {
             self.faults += 1;

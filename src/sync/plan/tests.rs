@@ -328,7 +328,7 @@ impl World {
                 let empty = (first..=last).filter(|height| (self.is_empty)(*height));
                 let empty: Vec<_> = empty.map(|height| (Height(height), height)).collect();
                 self.plan
-                    .headers(id, Height(last), hash_of(last), last, empty);
+                    .headers(self.now, id, Height(last), hash_of(last), last, empty);
             }
             Event::Body { id, height } => {
                 if let Some(asked) = self.in_flight.get_mut(&id) {
@@ -407,6 +407,7 @@ fn honest(tip: u64) -> Nature {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -597,6 +598,32 @@ fn any_nature() -> impl Strategy<Value = Nature> {
         (0..70u64).prop_map(Nature::StopsAfter),
         (0..70u64).prop_map(Nature::EndsAfter),
     ]
+}
+
+/// How long it takes to reach the tip.
+fn takes(tip: u64, natures: impl IntoIterator<Item = Nature>) -> Duration {
+    let mut world = World::new(false, tip, natures);
+    world.body_bytes = |_| 50_000;
+    world.run_to(tip, 60 * MINUTE);
+    world.now - world.start
+}
+
+/// They cost a moment at first; what they would hold up later is not given to them again.
+#[test]
+fn peers_of_no_use_hardly_slow_down_one_that_serves() {
+    let (tip, latency_ms) = (20_000, 2_000);
+    let slow = Nature::Honest { tip, latency_ms };
+    let useless = [Nature::StopsAfter(0), slow, Nature::Wrong];
+    let alone = takes(tip, [honest(tip)]);
+    for one in &useless {
+        let beside = takes(tip, [one.clone(), honest(tip)]);
+        assert!(
+            beside <= alone + 2 * SECOND,
+            "{one:?}: {beside:?} for {alone:?}"
+        );
+    }
+    let all = takes(tip, useless.into_iter().chain([honest(tip)]));
+    assert!(all <= alone + 4 * SECOND, "{all:?} for {alone:?}");
 }
 
 proptest! {
