@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use timed::chain::Chain;
 use timed::env::Offload;
@@ -73,11 +72,10 @@ fn a_node_far_behind_says_how_far_who_was_replaced_and_finishes() {
     let place = old_and_new();
     let old = place.start_full("old");
     let new = place.start_full("new");
-    let old_process = Pid::from_raw(old.0.id().try_into().unwrap());
 
     // In the middle, the only peer falls silent.
     sync_info(&place, |info| info["height"].as_u64() > Some(0));
-    kill(old_process, Signal::SIGSTOP).unwrap();
+    old.signal(Signal::SIGSTOP);
     let info = sync_info(&place, |info| info["syncing"] == true);
     assert_eq!(info["target"], BLOCKS);
     let height = info["height"].as_u64().unwrap();
@@ -99,7 +97,7 @@ fn a_node_far_behind_says_how_far_who_was_replaced_and_finishes() {
         info["sentence"].as_str().unwrap().contains(&replaced)
     });
     assert_eq!(info["set_aside"][0][0], OLD);
-    kill(old_process, Signal::SIGCONT).unwrap();
+    old.signal(Signal::SIGCONT);
     let info = sync_info(&place, |info| info["height"] == BLOCKS);
     assert_eq!(info["synced_blocks"], BLOCKS);
     let info = sync_info(&place, |info| info["syncing"] == false);
