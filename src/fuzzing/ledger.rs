@@ -229,7 +229,7 @@ fn transaction_alone(chain: &Ledger, one: &Transaction) {
         assert!(nobody_could_make_one(chain, time_ms));
         return;
     };
-    assert_eq!(block.transactions, [one.clone()]);
+    assert_eq!(block.transactions, std::slice::from_ref(one));
     assert_eq!(applied.fees, fee);
     assert_eq!(apply(chain, &block), Some(applied));
 }
