@@ -1,5 +1,5 @@
 //! A wallet of one key: builds and signs transfers. Pure: which outputs are unspent comes from the
-//! caller, and sending is the caller's. [`file`] keeps the key.
+//! caller, and sending is the caller's. [`mod@file`] keeps the key.
 //!
 //! ```
 //! use ed25519_dalek::SigningKey;

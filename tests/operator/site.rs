@@ -55,8 +55,14 @@ fn a_running_node_serves_metrics_and_a_live_page() {
     let node = place.start("alpha");
     let (address, host) = ("127.0.8.1:24201", host("127.0.8.1:24201"));
 
-    let (status, head, metrics) = get(address, "/metrics", &host);
-    assert_eq!(status, 200);
+    // Consensus tells who it reaches a moment after the start.
+    let (head, metrics) = loop {
+        let (status, head, metrics) = get(address, "/metrics", &host);
+        assert_eq!(status, 200);
+        if metrics.contains("\ntimed_quorum_power_present 1.0") {
+            break (head, metrics);
+        }
+    };
     assert!(
         head.contains("content-type: application/openmetrics-text"),
         "{head}"

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Calls, methods};
-use crate::ledger::BLOCK_OVERHEAD_BYTES;
 use crate::mempool::WaitingTransaction;
 use crate::rpc::jsonrpc::{CallError, Method, Params};
 use crate::types::{Amount, Height, OutPoint, Transaction, TxId, codec};
@@ -19,6 +18,9 @@ const DEFAULT_WAIT_MS: u64 = 30_000;
 
 /// The most blocks that a fee is estimated for.
 const MAX_TARGET: usize = 100;
+
+/// More than what a block has besides its transactions.
+const BLOCK_HEAD_BYTES: usize = 1_000;
 
 /// What a fee's estimate leaves room for: an ordinary transfer of several inputs.
 const SMALL_TRANSACTION_BYTES: usize = 1_000;
@@ -60,7 +62,7 @@ async fn estimatesmartfee(calls: Arc<Calls>, mut params: Params) -> Result<Value
     }
     let genesis = calls.node.chain.genesis();
     let waiting = calls.node.mempool.list().await;
-    let block_bytes = (genesis.max_block_bytes as usize).saturating_sub(BLOCK_OVERHEAD_BYTES);
+    let block_bytes = (genesis.max_block_bytes as usize).saturating_sub(BLOCK_HEAD_BYTES);
     let outbids = fee_to_outbid(&waiting, blocks * block_bytes);
     Ok(json!({
         "feerate": outbids.unwrap_or(Amount::ZERO).max(genesis.min_fee_per_kb),
