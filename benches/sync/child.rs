@@ -11,7 +11,7 @@ use timed::types::Height;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::machine::{Stored, address, memory_mb};
+use crate::machine::{Stored, memory_mb, next_address};
 use crate::node::{self, Place};
 use crate::peers::{Conduct, Peer};
 use crate::shared::{Generator, Shape};
@@ -66,11 +66,17 @@ struct Syncing {
 }
 
 impl Syncing {
-    fn start(folder: &Path, peer: SocketAddr, shape: Shape, goal: Height) -> Result<Self> {
+    fn start(
+        folder: &Path,
+        own: SocketAddr,
+        peer: SocketAddr,
+        shape: Shape,
+        goal: Height,
+    ) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(FLAG)
             .arg(folder)
-            .args([address(3).to_string(), peer.to_string()])
+            .args([own.to_string(), peer.to_string()])
             .args([shape.validators, shape.transactions].map(|one| one.to_string()))
             .arg(goal.0.to_string())
             .stdout(Stdio::piped())
@@ -91,9 +97,9 @@ impl Syncing {
 /// Memory during one sync: the samples' middle and end, and the peak.
 pub async fn memory(source: &Stored, folder: &Path, shape: Shape) -> Result<Value> {
     let peer = serve(source)?;
-    let own = folder.join("child");
+    let (own, address) = (folder.join("child"), next_address());
     let goal = source.chain.tip().height;
-    let mut syncing = Syncing::start(&own, peer.address, shape, goal)?;
+    let mut syncing = Syncing::start(&own, address, peer.address, shape, goal)?;
     let (mut samples, mut peak) = (Vec::new(), Value::Null);
     while let Some(line) = syncing.next().await? {
         samples.extend(line["rss_mb"].as_f64());
@@ -113,12 +119,12 @@ pub async fn memory(source: &Stored, folder: &Path, shape: Shape) -> Result<Valu
 /// Kills a syncing process so many times, each time a part further, and lets the last one finish.
 pub async fn kills(source: &Stored, folder: &Path, shape: Shape, kills: u64) -> Result<Value> {
     let peer = serve(source)?;
-    let own = folder.join("killed");
+    let (own, address) = (folder.join("killed"), next_address());
     let tip = source.chain.tip();
     let mut killed = 0;
     for count in 1..=kills {
         let at = tip.height.0 * count / (kills + 1);
-        let mut syncing = Syncing::start(&own, peer.address, shape, tip.height)?;
+        let mut syncing = Syncing::start(&own, address, peer.address, shape, tip.height)?;
         loop {
             let line = syncing.next().await?.context("the child ended early")?;
             let height = line["height"].as_u64().context("a line names a height")?;
@@ -129,7 +135,7 @@ pub async fn kills(source: &Stored, folder: &Path, shape: Shape, kills: u64) -> 
         }
         syncing.child.kill().await?;
     }
-    let mut syncing = Syncing::start(&own, peer.address, shape, tip.height)?;
+    let mut syncing = Syncing::start(&own, address, peer.address, shape, tip.height)?;
     let mut state = Value::Null;
     while let Some(line) = syncing.next().await? {
         if !line["state"].is_null() {
@@ -148,8 +154,9 @@ pub async fn kills(source: &Stored, folder: &Path, shape: Shape, kills: u64) -> 
 fn serve(source: &Stored) -> Result<Peer> {
     Peer::start(
         &source.chain,
-        address(4),
+        next_address(),
         Conduct::Honest,
         NetTiming::RECOMMENDED,
+        &[],
     )
 }

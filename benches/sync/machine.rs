@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,8 +14,11 @@ use timed::types::{Genesis, Height, Network};
 
 use crate::shared::{Generator, Shape};
 
-/// An address of this process alone; `last` tells its peers apart.
-pub fn address(last: u8) -> SocketAddr {
+/// An address that nobody in this process has had, higher than all before: a socket may outlive its
+/// node for a moment, and the higher of two dials at once.
+pub fn next_address() -> SocketAddr {
+    static LAST: AtomicU8 = AtomicU8::new(0);
+    let last = LAST.fetch_add(1, Ordering::Relaxed) + 1;
     let [_, _, high, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, high.max(1), low, last);
     SocketAddr::from((ip, Network::Dev.p2p_port()))
@@ -34,12 +38,24 @@ impl Stored {
         Ok(Self { chain, store })
     }
 
-    /// A generated chain of this length.
-    pub async fn generated(path: &Path, shape: Shape, last: u64) -> Result<Self> {
+    /// A generated chain of this length. It is made once; later runs find its file in the folder.
+    pub async fn generated(folder: &Path, shape: Shape, last: u64) -> Result<Self> {
         let mut generator = Generator::new(shape);
-        let stored = Self::open(path, generator.genesis()).await?;
+        let genesis = generator.genesis().clone();
+        let name = format!("{}-{last}.redb", genesis.hash());
+        let path = folder.join(name);
+        if path.exists() {
+            return Self::open(&path, &genesis).await;
+        }
+        let unfinished = path.with_extension("unfinished");
+        if unfinished.exists() {
+            std::fs::remove_file(&unfinished)?;
+        }
+        let stored = Self::open(&unfinished, &genesis).await?;
         generator.write(&stored.chain, Height(last)).await?;
-        Ok(stored)
+        stored.close().await;
+        std::fs::rename(&unfinished, &path)?;
+        Self::open(&path, &genesis).await
     }
 
     pub async fn close(self) {

@@ -1,10 +1,13 @@
 //! How fast a node catches up, where its time goes, and what it holds on to meanwhile.
 //!
 //! `cargo bench --bench sync` prints a line for each part; `-- --quick` is short; `-- --json` ends
-//! with one JSON object; `-- --only a,b` runs some parts. `docs/sync.md` explains the parts.
+//! with one JSON object; `-- --only a,b` runs some parts; `-- --blocks N` makes them shorter or longer;
+//! `-- --prepare` only makes their chains, which are kept below `target/tmp`. `docs/sync.md` explains
+//! the parts.
 
 mod child;
 mod machine;
+mod network;
 mod node;
 mod peers;
 mod shared;
@@ -37,9 +40,30 @@ const SMALL: Shape = Shape {
     transactions: 20,
 };
 
+/// Large blocks: the first requests take them for small ones.
+const LARGE: Shape = Shape {
+    validators: 4,
+    transactions: 10_000,
+};
+
+/// The parts, with their chains: how many blocks with `--quick`, and without.
+const PARTS: [(&str, Shape, u64, u64); 7] = [
+    ("a", EMPTY, 10_000, 100_000),
+    ("b", FULL, 30, 500),
+    ("c", SMALL, 2_000, 20_000),
+    ("d", EMPTY, 10_000, 100_000),
+    ("e", EMPTY, 10_000, 1_000_000),
+    ("f", SMALL, 2_000, 20_000),
+    ("g", LARGE, 4, 150),
+];
+
 struct Bench {
     quick: bool,
+    /// Only makes the chains.
+    prepare: bool,
     only: Option<String>,
+    /// Instead of the lengths of the parts.
+    blocks: Option<u64>,
     results: Map<String, Value>,
 }
 
@@ -56,7 +80,9 @@ fn main() -> Result<()> {
     }
     let mut bench = Bench {
         quick: has("--quick"),
+        prepare: has("--prepare"),
         only: value("--only"),
+        blocks: value("--blocks").map(|blocks| blocks.parse()).transpose()?,
         results: Map::new(),
     };
     runtime.block_on(bench.run())?;
@@ -68,35 +94,22 @@ fn main() -> Result<()> {
 
 impl Bench {
     async fn run(&mut self) -> Result<()> {
-        let folder = tempfile::tempdir().context("a folder for the chains")?;
-        let folder = folder.path();
-        if self.wants("a") {
-            let blocks = self.length(10_000, 100_000);
-            self.one_peer("a", folder, EMPTY, blocks).await?;
-        }
-        if self.wants("b") {
-            let blocks = self.length(30, 500);
-            self.one_peer("b", folder, FULL, blocks).await?;
-        }
-        if self.wants("c") {
-            self.beside_bad_peers(folder).await?;
-        }
-        if self.wants("d") {
-            self.delays(folder).await?;
-        }
-        if self.wants("e") {
-            let blocks = self.length(10_000, 1_000_000);
-            let source = self.source("e", folder, EMPTY, blocks).await?;
-            let memory = child::memory(&source, folder, EMPTY).await?;
-            self.say("e", memory);
-            source.close().await;
-        }
-        if self.wants("f") {
-            let blocks = self.length(2_000, 20_000);
-            let kills = self.length(10, 50);
-            let source = self.source("f", folder, SMALL, blocks).await?;
-            let killed = child::kills(&source, folder, SMALL, kills).await?;
-            self.say("f", killed);
+        // Chains take longer to make than to sync, so they are kept.
+        let chains = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sync-chains");
+        std::fs::create_dir_all(&chains)?;
+        for (part, shape, quick, full) in PARTS {
+            if !self.wants(part) {
+                continue;
+            }
+            let length = if self.quick { quick } else { full };
+            let blocks = self.blocks.unwrap_or(length);
+            let source = Stored::generated(&chains, shape, blocks).await?;
+            if !self.prepare {
+                let folder = tempfile::tempdir_in(&chains).context("a folder for the nodes")?;
+                let result = self.part(part, shape, &source, folder.path()).await?;
+                println!("{part}: {result}");
+                self.results.insert(part.into(), result);
+            }
             source.close().await;
         }
         Ok(())
@@ -107,72 +120,64 @@ impl Bench {
         only.is_none_or(|only| only.split(',').any(|one| one == part))
     }
 
-    fn length(&self, quick: u64, full: u64) -> u64 {
-        if self.quick { quick } else { full }
-    }
-
-    async fn source(&self, part: &str, folder: &Path, shape: Shape, blocks: u64) -> Result<Stored> {
-        Stored::generated(&folder.join(format!("{part}.redb")), shape, blocks).await
-    }
-
-    async fn one_peer(
-        &mut self,
+    async fn part(
+        &self,
         part: &str,
-        folder: &Path,
         shape: Shape,
-        blocks: u64,
-    ) -> Result<()> {
-        let source = self.source(part, folder, shape, blocks).await?;
-        let stages = stages::measure(&source, folder, blocks).await?;
-        let rate = whole::rate(&source, folder, &[Conduct::Honest]).await?;
-        let (slowest, alone) = stages.slowest();
-        let result = json!({
-            "blocks": blocks, "blocks_per_s": rate.round(), "slowest_stage": slowest,
-            "of_slowest": ratio(rate, alone), "stages_blocks_per_s": stages.json(),
-        });
-        self.say(part, result);
-        source.close().await;
-        Ok(())
+        source: &Stored,
+        folder: &Path,
+    ) -> Result<Value> {
+        match part {
+            "a" | "b" => one_peer(source, folder).await,
+            "c" => beside_bad_peers(source, folder).await,
+            "d" => delays(source, folder).await,
+            "e" | "g" => child::memory(source, folder, shape).await,
+            "f" => {
+                let kills = if self.quick { 5 } else { 50 };
+                child::kills(source, folder, shape, kills).await
+            }
+            _ => unreachable!("no other parts"),
+        }
     }
+}
 
-    async fn beside_bad_peers(&mut self, folder: &Path) -> Result<()> {
-        let blocks = self.length(2_000, 20_000);
-        let source = self.source("c", folder, SMALL, blocks).await?;
-        let alone = whole::rate(&source, folder, &[Conduct::Honest]).await?;
-        let slow = Conduct::Slow(Duration::from_millis(100));
-        // The lowest address is asked first.
-        let all = [Conduct::Stalls, slow, Conduct::Lies, Conduct::Honest];
-        let beside = whole::rate(&source, folder, &all).await?;
-        let result = json!({
-            "blocks": blocks, "honest_alone_blocks_per_s": alone.round(),
-            "beside_three_bad_blocks_per_s": beside.round(), "ratio": ratio(beside, alone),
-        });
-        self.say("c", result);
-        source.close().await;
-        Ok(())
-    }
+async fn one_peer(source: &Stored, folder: &Path) -> Result<Value> {
+    let blocks = source.chain.tip().height.0;
+    let stages = stages::measure(source, folder, blocks).await?;
+    let rate = whole::rate(source, folder, &[Conduct::Honest]).await?;
+    let (slowest, alone) = stages.slowest();
+    let cores = std::thread::available_parallelism()?.get();
+    let bound = stages.bound_of(cores);
+    Ok(json!({
+        "blocks": blocks, "blocks_per_s": rate.round(), "slowest_stage": slowest,
+        "of_slowest": ratio(rate, alone), "cores": cores, "of_all_on_these_cores": ratio(rate, bound),
+        "stages_blocks_per_s": stages.json(),
+    }))
+}
 
-    async fn delays(&mut self, folder: &Path) -> Result<()> {
-        let blocks = self.length(10_000, 100_000);
-        let source = self.source("d", folder, EMPTY, blocks).await?;
-        let empty = whole::empty(folder, &source).await?;
-        let idle = whole::delays(&empty, None, folder).await?;
-        let busy = whole::delays(&empty, Some(&source), folder).await?;
-        let ms = |one: Duration| (one.as_secs_f64() * 1e5).round() / 100.0;
-        let result = json!({
-            "blocks": blocks, "ping_p99_idle_ms": ms(idle.ping), "ping_p99_ms": ms(busy.ping),
-            "rpc_p99_idle_ms": ms(idle.rpc), "rpc_p99_ms": ms(busy.rpc),
-        });
-        self.say("d", result);
-        empty.close().await;
-        source.close().await;
-        Ok(())
-    }
+async fn beside_bad_peers(source: &Stored, folder: &Path) -> Result<Value> {
+    let alone = whole::rate(source, folder, &[Conduct::Honest]).await?;
+    let slow = Conduct::Slow(Duration::from_millis(100));
+    // The lowest address is asked first.
+    let all = [Conduct::Stalls, slow, Conduct::Lies, Conduct::Honest];
+    let beside = whole::rate(source, folder, &all).await?;
+    Ok(json!({
+        "blocks": source.chain.tip().height, "honest_alone_blocks_per_s": alone.round(),
+        "beside_three_bad_blocks_per_s": beside.round(), "ratio": ratio(beside, alone),
+    }))
+}
 
-    fn say(&mut self, part: &str, result: Value) {
-        println!("{part}: {result}");
-        self.results.insert(part.into(), result);
-    }
+async fn delays(source: &Stored, folder: &Path) -> Result<Value> {
+    let empty = whole::empty(folder, source).await?;
+    let idle = whole::delays(&empty, None, folder).await?;
+    let busy = whole::delays(&empty, Some(source), folder).await?;
+    empty.close().await;
+    let ms = |one: Duration| (one.as_secs_f64() * 1e5).round() / 100.0;
+    Ok(json!({
+        "blocks": source.chain.tip().height, "blocks_per_s": busy.blocks_per_s.round(),
+        "ping_p99_idle_ms": ms(idle.ping), "ping_p99_ms": ms(busy.ping),
+        "rpc_p99_idle_ms": ms(idle.rpc), "rpc_p99_ms": ms(busy.rpc),
+    }))
 }
 
 fn ratio(one: f64, other: f64) -> f64 {

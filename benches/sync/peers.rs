@@ -18,8 +18,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::network::Answers;
+
 /// How a peer answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Conduct {
     /// By the real server.
     Honest,
@@ -29,11 +31,14 @@ pub enum Conduct {
     Slow(Duration),
     /// Sends certificates without signatures and bodies with other amounts.
     Lies,
+    /// Sends what is right at once, from memory.
+    FromMemory(Arc<Answers>),
 }
 
 /// A running peer.
 pub struct Peer {
     pub address: SocketAddr,
+    pub net: NetHandle,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     /// Nothing is sent on it; its end would end the network.
@@ -46,6 +51,7 @@ impl Peer {
         address: SocketAddr,
         conduct: Conduct,
         timing: NetTiming,
+        peers: &[SocketAddr],
     ) -> Result<Self> {
         let (transactions, transactions_out) = mpsc::channel(16);
         let (requests, serve) = mpsc::channel(16);
@@ -56,7 +62,7 @@ impl Peer {
         };
         let cancel = CancellationToken::new();
         let (net, network) = timed::net::start(
-            config(chain, address, timing),
+            config(chain, address, timing, peers),
             identity(address)?,
             MasternodeDirectory::new(chain.genesis(), [])?,
             environment(address)?,
@@ -71,11 +77,14 @@ impl Peer {
                 .expect("the peer's network runs until it is stopped")
         });
         match conduct {
-            Conduct::Honest => tasks.spawn(honest(chain.clone(), net, serve, cancel.clone())),
-            conduct => tasks.spawn(misbehave(chain.clone(), net, serve, conduct)),
+            Conduct::Honest => {
+                tasks.spawn(honest(chain.clone(), net.clone(), serve, cancel.clone()))
+            }
+            conduct => tasks.spawn(misbehave(chain.clone(), serve, conduct)),
         };
         Ok(Self {
             address,
+            net,
             cancel,
             tasks,
             _transactions: transactions_out,
@@ -90,7 +99,12 @@ impl Peer {
     }
 }
 
-fn config(chain: &Chain, address: SocketAddr, timing: NetTiming) -> NetConfig {
+fn config(
+    chain: &Chain,
+    address: SocketAddr,
+    timing: NetTiming,
+    peers: &[SocketAddr],
+) -> NetConfig {
     NetConfig {
         network: chain.genesis().network,
         genesis: chain.genesis_hash(),
@@ -98,7 +112,7 @@ fn config(chain: &Chain, address: SocketAddr, timing: NetTiming) -> NetConfig {
         own_masternode: None,
         own_ip: Some(PeerIp::from(address)),
         listen_port: address.port(),
-        configured_peers: Vec::new(),
+        configured_peers: peers.to_vec(),
         earlier_peers: Vec::new(),
         bans: Vec::new(),
         accept_unpinned: true,
@@ -143,20 +157,17 @@ async fn honest(
     serving.await.expect("the peer's chain can be read");
 }
 
-/// Keeps `net`: its last handle would end the network.
-async fn misbehave(
-    chain: Chain,
-    _net: NetHandle,
-    mut serve: mpsc::Receiver<SyncServe>,
-    conduct: Conduct,
-) {
+async fn misbehave(chain: Chain, mut serve: mpsc::Receiver<SyncServe>, conduct: Conduct) {
     let mut held = Vec::new();
     while let Some(request) = serve.recv().await {
-        match conduct {
+        match &conduct {
             Conduct::Honest => unreachable!("the real server answers for it"),
             Conduct::Stalls => held.push(request),
             Conduct::Slow(pause) => {
-                tokio::spawn(answer(chain.clone(), request, pause, |frame| frame));
+                tokio::spawn(answer(chain.clone(), request, *pause, |frame| frame));
+            }
+            Conduct::FromMemory(answers) => {
+                tokio::spawn(answer_from_memory(answers.clone(), request));
             }
             Conduct::Lies => {
                 tokio::spawn(answer(chain.clone(), request, Duration::ZERO, falsify));
@@ -175,6 +186,18 @@ async fn answer(
     for response in responses(&chain, serve.request).await {
         tokio::time::sleep(pause).await;
         if serve.answer.send(&change(response)).await.is_err() {
+            return;
+        }
+    }
+    // The asker may have gone by now.
+    serve.answer.finish().ok();
+}
+
+async fn answer_from_memory(answers: Arc<Answers>, mut serve: SyncServe) {
+    let answer = answers.to(&serve.request);
+    let answer = answer.expect("only what is in memory is asked for");
+    for response in answer {
+        if serve.answer.send(response).await.is_err() {
             return;
         }
     }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use timed::chain::{CheckedBody, VerifiedSegment};
-use timed::types::{CommitCertificate, Height, Transaction};
+use timed::types::{BlockHeader, CommitCertificate, Height, Transaction};
 use timed::wire::{StreamKind, SyncResponse, decode_frame, encode_frame};
 use tokio::time::Instant;
 
 use crate::machine::Stored;
+use crate::network::{self, Answers};
 
 /// Heights of one segment.
 const SEGMENT: u64 = 256;
@@ -19,42 +20,65 @@ const SEGMENT: u64 = 256;
 /// Bytes of a frame's length.
 const LENGTH_BYTES: usize = 4;
 
+/// How long each stage took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    /// The peer's part: reading from its file, and encoding.
+    serve: Duration,
+    /// Loopback through the whole network layer, with encoding and decoding.
+    network: Duration,
+    decode: Duration,
+    certificate: Duration,
+    headers: Duration,
+    bodies: Duration,
+    execute: Duration,
+    commit: Duration,
+}
+
 /// Blocks a second of each stage.
-#[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    decode: f64,
-    certificate: f64,
-    headers: f64,
-    bodies: f64,
-    execute: f64,
-    commit: f64,
+    blocks: u64,
+    times: Times,
 }
 
 impl Rates {
     pub fn slowest(&self) -> (&'static str, f64) {
         let stages = self.named().into_iter();
-        stages
-            .min_by(|one, other| one.1.total_cmp(&other.1))
-            .expect("there are stages")
+        let (name, took) = stages
+            .max_by_key(|(_, took)| *took)
+            .expect("there are stages");
+        (name, self.rate(took))
     }
 
     pub fn json(&self) -> Value {
         let rates = self.named().into_iter();
-        Value::Object(
-            rates
-                .map(|(name, rate)| (name.to_owned(), json!(rate.round())))
-                .collect::<Map<_, _>>(),
-        )
+        let rates = rates.map(|(name, took)| (name.to_owned(), json!(self.rate(took).round())));
+        Value::Object(rates.collect::<Map<_, _>>())
     }
 
-    fn named(&self) -> [(&'static str, f64); 6] {
+    /// What this many cores could do at most, with the peer's part on them too: all stages but
+    /// `decode`, which is in `network` already.
+    pub fn bound_of(&self, cores: usize) -> f64 {
+        let stages = self.named().into_iter();
+        let stages = stages.filter(|(name, _)| *name != "decode");
+        self.rate(stages.map(|(_, took)| took).sum()) * cores as f64
+    }
+
+    fn rate(&self, took: Duration) -> f64 {
+        self.blocks as f64 / took.as_secs_f64()
+    }
+
+    fn named(&self) -> [(&'static str, Duration); 8] {
+        let times = &self.times;
         [
-            ("decode", self.decode),
-            ("certificate", self.certificate),
-            ("headers", self.headers),
-            ("bodies", self.bodies),
-            ("execute", self.execute),
-            ("commit", self.commit),
+            ("serve", times.serve),
+            ("network", times.network),
+            ("decode", times.decode),
+            ("certificate", times.certificate),
+            ("headers", times.headers),
+            ("bodies", times.bodies),
+            ("execute", times.execute),
+            ("commit", times.commit),
         ]
     }
 }
@@ -62,51 +86,72 @@ impl Rates {
 /// A segment as it is served.
 struct Served {
     frames: Vec<Vec<u8>>,
-    headers: Vec<timed::types::BlockHeader>,
+    headers: Vec<BlockHeader>,
     certificate: CommitCertificate,
     bodies: Vec<(Height, Vec<Transaction>)>,
 }
 
-/// Takes the first blocks of a chain through each stage, one at a time on one thread, into a new file.
+/// Takes the first blocks of a chain through each stage: the network by itself, the others one at a
+/// time on one thread, into a new file.
 pub async fn measure(source: &Stored, folder: &Path, blocks: u64) -> Result<Rates> {
+    let mut times = Times::default();
+    let start = Instant::now();
     let served = served(source, blocks).await?;
-    let (genesis, validators) = (
-        source.chain.genesis_hash(),
-        source.chain.validators().clone(),
-    );
-    let (mut decode, mut certificate, mut headers, mut bodies) = Default::default();
-    let mut checked: Vec<(Arc<VerifiedSegment>, Vec<CheckedBody>)> = Vec::new();
-    let rules = source.chain.rules();
+    times.serve = start.elapsed();
+    let answers = answers(&served);
+    times.network = network::carry(&source.chain, Arc::new(answers)).await?;
+    let checked = check(source, served, &mut times)?;
+    into_new_file(source, folder, checked, &mut times).await?;
+    Ok(Rates { blocks, times })
+}
+
+fn answers(served: &[Served]) -> Answers {
+    let mut answers = Answers::default();
     for one in served {
-        timed(&mut decode, || {
+        let (first, last) = (one.headers[0].height, one.certificate.height);
+        let headers = vec![
+            SyncResponse::Headers(one.headers.clone()),
+            SyncResponse::Certificate(one.certificate.clone()),
+        ];
+        answers.add_headers(first, last, headers);
+        let bodies = one.bodies.iter().filter(|(_, body)| !body.is_empty());
+        answers.add_bodies(bodies.map(|(height, body)| {
+            let bytes = body.iter().map(Transaction::encoded_bytes).sum();
+            (*height, SyncResponse::Body(body.clone()), bytes)
+        }));
+    }
+    answers
+}
+
+type Checked = Vec<(Arc<VerifiedSegment>, Vec<CheckedBody>)>;
+
+fn check(source: &Stored, served: Vec<Served>, times: &mut Times) -> Result<Checked> {
+    let chain = &source.chain;
+    let (genesis, validators) = (chain.genesis_hash(), chain.validators().clone());
+    let rules = chain.rules();
+    let mut checked = Vec::new();
+    for one in served {
+        timed(&mut times.decode, || {
             one.frames.iter().try_for_each(|frame| {
                 decode_frame::<SyncResponse>(StreamKind::Sync, &frame[LENGTH_BYTES..]).map(drop)
             })
         })?;
-        timed(&mut certificate, || {
+        timed(&mut times.certificate, || {
             one.certificate.verify(&validators, &genesis)
         })?;
-        let segment = timed(&mut headers, || {
+        let segment = timed(&mut times.headers, || {
             VerifiedSegment::verify(one.headers, one.certificate, &validators, &genesis)
         })?;
-        let found = timed(&mut bodies, || {
-            let found = one.bodies.into_iter();
-            found
-                .map(|(height, body)| segment.check_body(height, body, &rules))
-                .collect::<Result<Vec<_>, _>>()
+        let found = timed(&mut times.bodies, || {
+            // What a sync derives from the headers instead of asking for it.
+            let empty = segment.empty_bodies().into_iter().map(Ok);
+            let full = one.bodies.into_iter().filter(|(_, body)| !body.is_empty());
+            let full = full.map(|(height, body)| segment.check_body(height, body, &rules));
+            empty.chain(full).collect::<Result<Vec<_>, _>>()
         })?;
         checked.push((Arc::new(segment), found));
     }
-    let (execute, commit) = into_new_file(source, folder, checked).await?;
-    let rate = |took: Duration| blocks as f64 / took.as_secs_f64();
-    Ok(Rates {
-        decode: rate(decode),
-        certificate: rate(certificate),
-        headers: rate(headers),
-        bodies: rate(bodies),
-        execute: rate(execute),
-        commit: rate(commit),
-    })
+    Ok(checked)
 }
 
 fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
@@ -119,25 +164,28 @@ fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
 async fn into_new_file(
     source: &Stored,
     folder: &Path,
-    segments: Vec<(Arc<VerifiedSegment>, Vec<CheckedBody>)>,
-) -> Result<(Duration, Duration)> {
+    segments: Checked,
+    times: &mut Times,
+) -> Result<()> {
     let path = folder.join("stages.redb");
     let target = Stored::open(&path, source.chain.genesis()).await?;
-    let (mut execute, mut commit) = (Duration::ZERO, Duration::ZERO);
     for (segment, bodies) in segments {
         let start = Instant::now();
         let executed = target.chain.execute_segment(segment, bodies, None).await?;
-        execute += start.elapsed();
+        times.execute += start.elapsed();
         let start = Instant::now();
         target.chain.commit_executed(executed).await?;
-        commit += start.elapsed();
+        times.commit += start.elapsed();
     }
     target.close().await;
     std::fs::remove_file(path)?;
-    Ok((execute, commit))
+    Ok(())
 }
 
+/// Reads as the server of a sync reads: headers of a segment at once, bodies one by one, those of
+/// empty blocks not at all.
 async fn served(source: &Stored, blocks: u64) -> Result<Vec<Served>> {
+    let empty = timed::types::block::transactions_root(&[]);
     let mut segments = Vec::new();
     let mut first = 1;
     while first <= blocks {
@@ -147,22 +195,28 @@ async fn served(source: &Stored, blocks: u64) -> Result<Vec<Served>> {
         let certificate = certificate.context("the chain ends in the middle of a segment")?;
         let headers = source.chain.headers(range.0, certificate.height).await?;
         let mut frames = vec![
-            SyncResponse::Headers(headers.clone()),
-            SyncResponse::Certificate(certificate.clone()),
+            encode_frame(StreamKind::Sync, &SyncResponse::Headers(headers.clone()))?,
+            encode_frame(
+                StreamKind::Sync,
+                &SyncResponse::Certificate(certificate.clone()),
+            )?,
         ];
         let mut bodies = Vec::new();
-        for height in (first..=certificate.height.0).map(Height) {
-            let block = source.chain.block(height).await?;
-            let body = block.context("the chain ends early")?.transactions;
-            // One without transactions is never sent.
-            if !body.is_empty() {
-                frames.push(SyncResponse::Body(body.clone()));
+        for header in &headers {
+            if header.transactions_root == empty {
+                bodies.push((header.height, Vec::new()));
+                continue;
             }
-            bodies.push((height, body));
+            let block = source.chain.block(header.height).await?;
+            let body = block.context("the chain ends early")?.transactions;
+            frames.push(encode_frame(
+                StreamKind::Sync,
+                &SyncResponse::Body(body.clone()),
+            )?);
+            bodies.push((header.height, body));
         }
-        let frames = frames.iter().map(|one| encode_frame(StreamKind::Sync, one));
         segments.push(Served {
-            frames: frames.collect::<Result<_, _>>()?,
+            frames,
             headers,
             certificate,
             bodies,

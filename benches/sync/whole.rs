@@ -12,24 +12,29 @@ use timed::types::PeerIp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::machine::{Stored, address, p99};
+use crate::machine::{Stored, next_address, p99};
 use crate::node::{self, Place};
 use crate::peers::{Conduct, Peer};
 
-/// Between two pings and two calls while delays are measured.
-const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+/// Between two pings and two calls while delays are measured: 50 a second, less than the 64 pings
+/// that a peer may send.
+const PROBE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long delays are measured while nothing happens.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Syncs a new node from these peers; returns blocks a second.
 pub async fn rate(source: &Stored, folder: &Path, conducts: &[Conduct]) -> Result<f64> {
     let timing = NetTiming::RECOMMENDED;
     let mut peers = Vec::new();
-    for (conduct, last) in conducts.iter().zip(10..) {
-        peers.push(Peer::start(&source.chain, address(last), *conduct, timing)?);
+    for conduct in conducts {
+        let peer = Peer::start(&source.chain, next_address(), conduct.clone(), timing, &[])?;
+        peers.push(peer);
     }
     let own = folder.join("client");
     let place = Place {
         folder: &own,
-        address: address(2),
+        address: next_address(),
         peers: peers.iter().map(|peer| peer.address).collect(),
         timing,
     };
@@ -50,6 +55,8 @@ pub async fn rate(source: &Stored, folder: &Path, conducts: &[Conduct]) -> Resul
 pub struct Delays {
     pub ping: Duration,
     pub rpc: Duration,
+    /// Of the sync; 0 without one.
+    pub blocks_per_s: f64,
 }
 
 /// Delays of a node with two peers that have nothing for it; with `source`, while it syncs from it.
@@ -59,21 +66,22 @@ pub async fn delays(empty: &Stored, source: Option<&Stored>, folder: &Path) -> R
         ..NetTiming::RECOMMENDED
     };
     let mut peers = Vec::new();
-    for last in [20, 21] {
+    for _ in 0..2 {
         peers.push(Peer::start(
             &empty.chain,
-            address(last),
+            next_address(),
             Conduct::Honest,
             timing,
+            &[],
         )?);
     }
-    let serving = address(22);
+    let serving = next_address();
     let mut addresses: Vec<SocketAddr> = peers.iter().map(|peer| peer.address).collect();
     addresses.push(serving);
     let own = folder.join("client");
     let place = Place {
         folder: &own,
-        address: address(2),
+        address: next_address(),
         peers: addresses,
         timing,
     };
@@ -82,18 +90,24 @@ pub async fn delays(empty: &Stored, source: Option<&Stored>, folder: &Path) -> R
     let done = CancellationToken::new();
     let rpc = node.rpc_addr().context("the node has an RPC")?;
     let calls = tokio::spawn(call_until(rpc, done.clone()));
-    match source {
-        None => tokio::time::sleep(Duration::from_secs(5)).await,
+    let blocks_per_s = match source {
+        None => {
+            tokio::time::sleep(IDLE).await;
+            0.0
+        }
         Some(source) => {
             peers.push(Peer::start(
                 &source.chain,
                 serving,
                 Conduct::Honest,
                 NetTiming::RECOMMENDED,
+                &[],
             )?);
-            node::reach(&node, source.chain.tip().height).await?;
+            let tip = source.chain.tip().height;
+            let (_, took) = node::reach(&node, tip).await?;
+            tip.0 as f64 / took.as_secs_f64()
         }
-    }
+    };
     let ping = worst_ping(&node, PeerIp::from(serving));
     done.cancel();
     let rpc = p99(calls.await??);
@@ -102,7 +116,11 @@ pub async fn delays(empty: &Stored, source: Option<&Stored>, folder: &Path) -> R
         peer.stop().await;
     }
     std::fs::remove_dir_all(&own)?;
-    Ok(Delays { ping, rpc })
+    Ok(Delays {
+        ping,
+        rpc,
+        blocks_per_s,
+    })
 }
 
 /// The higher of the 99th percentiles of all peers but one.

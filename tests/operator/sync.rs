@@ -1,6 +1,6 @@
 //! A node that is far behind: what it says meanwhile, and that it finishes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -9,6 +9,7 @@ use timed::env::Offload;
 use timed::node::formats::genesis_to_text;
 use timed::store::{Backend, Store, StoreThreads};
 use timed::types::Height;
+use tokio::time::Instant;
 
 use super::{LIMIT, Place};
 
