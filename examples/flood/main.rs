@@ -1,0 +1,410 @@
+//! Masternodes on loopback addresses under a flood, and what it does to them.
+//!
+//! `cargo run --release --example flood [-- --seconds 20 --json]`
+//!
+//! Three masternodes, each a process of its own, make blocks: first undisturbed, then while one of
+//! them is offered 10,000 first packets a second from many addresses (the other masternodes' among
+//! them), 300 handshakes a second with valid certificates that nobody has pinned, and 64 peers that
+//! each break one limit as fast as they are let. All masternodes must stay connected, lose no pong,
+//! ping as before, miss no slot and need no second round; the flooded one's memory must stay within
+//! its budget, and most of it must come back. Exits with 1 when anything is not as it must be.
+//!
+//! `--memory` measures instead what one connection takes, half-open and established.
+
+mod breakers;
+mod handshakes;
+mod initials;
+mod memory;
+mod stranger;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "other examples use other parts of it")]
+mod support;
+mod victim;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use breakers::Conduct;
+use initials::Initials;
+use stranger::Target;
+use victim::{Report, Victim, resident_kib};
+
+const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+const IPS: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(127, 0, 19, 1),
+    Ipv4Addr::new(127, 0, 19, 2),
+    Ipv4Addr::new(127, 0, 19, 3),
+];
+const PORT: u16 = 24_200;
+
+/// How much slower than before the slowest hundredth of the pings may be.
+const MORE_PING_MS: f64 = 50.0;
+/// What peers without a record may make the flooded node hold: the windows of 64 that are welcome
+/// and of 256 half-open ones (docs/threat-model.md).
+const GROWTH_BUDGET_MIB: f64 = 1_024.0;
+/// What may stay of it: an allocator does not give everything back.
+const KEPT_BUDGET_MIB: f64 = 64.0;
+/// How long what the flood took may need to come back: idle connections end after 30 s.
+const RETURN_LIMIT: Duration = Duration::from_secs(45);
+/// How much nicer than the masternodes the peers that flood them are.
+const GIVE_WAY: i32 = 10;
+/// How long the start may take.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Parser)]
+#[command(about = "Masternodes under a flood")]
+struct Options {
+    /// How long the flood lasts.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(5..=600))]
+    seconds: u64,
+    /// How long the masternodes are watched before it.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(5..=600))]
+    quiet_seconds: u64,
+    /// First packets a second.
+    #[arg(long, default_value_t = 10_000)]
+    initials: u64,
+    /// Handshakes a second; 0 for none.
+    #[arg(long, default_value_t = 300)]
+    handshakes: u64,
+    /// Peers that break a limit.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(0..=100))]
+    breakers: u8,
+    /// Measure what one connection takes, instead of flooding.
+    #[arg(long)]
+    memory: bool,
+    /// Print the result as one JSON object in the last line.
+    #[arg(long)]
+    json: bool,
+    /// Run the masternode of this data directory: for the processes that this program starts.
+    #[arg(long, hide = true)]
+    masternode: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "error".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match run(&options).await {
+        Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("flood: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what was asked for; gives what was not as it must be.
+async fn run(options: &Options) -> Result<Vec<String>> {
+    if let Some(folder) = &options.masternode {
+        victim::run(folder).await?;
+        return Ok(Vec::new());
+    }
+    let root = tempfile::tempdir()?;
+    let (outcome, failures) = if options.memory {
+        (memory::measure(root.path()).await?, Vec::new())
+    } else {
+        flood(root.path(), options).await?
+    };
+    for failure in &failures {
+        println!("FAILED: {failure}");
+    }
+    if failures.is_empty() {
+        println!("all as it must be");
+    }
+    if options.json {
+        println!("{outcome}");
+    }
+    Ok(failures)
+}
+
+/// Makes the masternodes of a chain: their folders, and whom to flood.
+fn prepare(root: &Path, count: usize) -> Result<(Vec<PathBuf>, Target)> {
+    let made = NAMES.iter().zip(IPS).take(count);
+    let folders = made
+        .map(|(name, ip)| support::init(root, name, &ip.to_string(), true))
+        .collect::<Result<Vec<_>>>()?;
+    let all: Vec<&PathBuf> = folders.iter().collect();
+    let genesis = support::build_genesis(root, &all, &all, Vec::new())?;
+    let target = Target {
+        address: SocketAddr::new(IPS[0].into(), PORT),
+        genesis: genesis.hash(),
+    };
+    Ok((folders, target))
+}
+
+/// What one phase showed.
+struct Phase {
+    reports: Vec<Report>,
+    rtts_ms: Vec<f64>,
+}
+
+impl Phase {
+    async fn end(victims: &mut [Victim]) -> Result<Self> {
+        let (mut reports, mut rtts_ms) = (Vec::new(), Vec::new());
+        for victim in victims {
+            let mut report = victim.report().await?;
+            let taken = std::mem::take(&mut report.rtts_us).into_iter();
+            rtts_ms.extend(taken.map(|us| us as f64 / 1_000.0));
+            reports.push(report);
+        }
+        rtts_ms.sort_by(f64::total_cmp);
+        Ok(Self { reports, rtts_ms })
+    }
+
+    /// A percentile of the round trips by nearest rank; infinite without any.
+    fn ping_ms(&self, percent: usize) -> f64 {
+        let rank = (self.rtts_ms.len() * percent).div_ceil(100).max(1);
+        self.rtts_ms.get(rank - 1).copied().unwrap_or(f64::INFINITY)
+    }
+
+    fn connected(&self) -> bool {
+        self.reports
+            .iter()
+            .all(|report| report.masternodes.len() == NAMES.len() - 1)
+    }
+
+    /// Pings that have no pong yet.
+    fn unanswered(&self) -> u64 {
+        let pairs = self.reports.iter().flat_map(|one| one.masternodes.values());
+        pairs
+            .map(|pair| pair.pings_sent - pair.pongs_received)
+            .sum()
+    }
+
+    fn pings(&self) -> Value {
+        json!({ "count": self.rtts_ms.len(), "p50": self.ping_ms(50), "p99": self.ping_ms(99) })
+    }
+}
+
+async fn flood(root: &Path, options: &Options) -> Result<(Value, Vec<String>)> {
+    let (folders, target) = prepare(root, NAMES.len())?;
+    let initials = Initials::new(target.address, &IPS[1..])?;
+    let mut victims = folders
+        .iter()
+        .map(|folder| Victim::start(folder))
+        .collect::<Result<Vec<_>>>()?;
+    let started = Instant::now();
+    while !Phase::end(&mut victims).await?.connected() {
+        ensure!(started.elapsed() < START_LIMIT, "they did not all connect");
+        sleep(Duration::from_millis(200)).await;
+    }
+    println!(
+        "{} masternodes are connected; {} is watched undisturbed for {} s",
+        NAMES.len(),
+        NAMES[0],
+        options.quiet_seconds
+    );
+    let begin = Phase::end(&mut victims).await?;
+    sleep(Duration::from_secs(options.quiet_seconds)).await;
+    let quiet = Phase::end(&mut victims).await?;
+    let pid = victims[0].pid()?;
+    let before_kib = resident_kib(pid)?;
+    let dropped_before = initials::dropped_by_kernel(target.address)?;
+
+    println!("the flood begins, for {} s", options.seconds);
+    let (offered, peak_kib) = offer(options, target, initials, &mut victims[0]).await?;
+    let flooded = Phase::end(&mut victims).await?;
+    let dropped = initials::dropped_by_kernel(target.address)? - dropped_before;
+
+    println!("the flood is over; what it took must come back");
+    let over = Instant::now();
+    let kept = |kib: u64| (kib as f64 - before_kib as f64) / 1_024.0;
+    let mut after_kib = resident_kib(pid)?;
+    while kept(after_kib) > KEPT_BUDGET_MIB && over.elapsed() < RETURN_LIMIT {
+        sleep(Duration::from_millis(500)).await;
+        after_kib = resident_kib(pid)?;
+    }
+    let returned_s = over.elapsed().as_secs_f64();
+    // One slot more, so that the last of the flood has its block, and pongs their time.
+    sleep(Duration::from_secs(6)).await;
+    let mut end = Phase::end(&mut victims).await?;
+    while end.unanswered() > 0 && over.elapsed() < RETURN_LIMIT {
+        sleep(Duration::from_millis(7)).await;
+        end = Phase::end(&mut victims).await?;
+    }
+    let memory = Memory {
+        before_mib: before_kib as f64 / 1_024.0,
+        growth_mib: kept(peak_kib),
+        kept_mib: kept(after_kib),
+    };
+    let (missed, failures) = judge(&begin, &quiet, &flooded, &end, &memory);
+    let (first, last) = (&quiet.reports[0], &flooded.reports[0]);
+    let outcome = json!({
+        "offered": offered,
+        "flooded": {
+            "packets_dropped_by_kernel": dropped,
+            "retried": last.retried - first.retried,
+            "turned_away": last.turned_away - first.turned_away,
+            "established": last.established - first.established,
+            "refused": last.refused - first.refused,
+            "half_open_most": last.half_open.1,
+            "strangers_at_end": last.strangers,
+            "over_budget_at_end": last.over_budget,
+            "bans": last.bans,
+        },
+        "ping_ms": { "quiet": quiet.pings(), "flood": flooded.pings() },
+        "pings_unanswered": end.unanswered(),
+        "slots_missed": missed,
+        "highest_round": end.reports.iter().map(|one| one.highest_round).max(),
+        "memory_mib": {
+            "before": memory.before_mib, "growth": memory.growth_mib,
+            "kept": memory.kept_mib, "back_after_s": returned_s,
+        },
+        "failures": failures,
+    });
+    println!("{outcome:#}");
+    for victim in victims {
+        victim.stop().await?;
+    }
+    Ok((outcome, failures))
+}
+
+/// The flood itself; gives the rates that were reached, and the peak of the victim's memory.
+async fn offer(
+    options: &Options,
+    target: Target,
+    initials: Initials,
+    victim: &mut Victim,
+) -> Result<(Value, u64)> {
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let runtime = beside()?;
+    let handle = runtime.handle();
+    let stop_packets = Arc::new(AtomicBool::new(false));
+    let packets = initials.send(target.address, options.initials, stop_packets.clone());
+    let shaken = Arc::new(handshakes::Tally::default());
+    if options.handshakes > 0 {
+        tasks.spawn_on(
+            handshakes::run(target, options.handshakes, shaken.clone(), stop.clone()),
+            handle,
+        );
+    }
+    let tallies: Vec<Arc<breakers::Tally>> = Conduct::ALL.iter().map(|_| Arc::default()).collect();
+    for number in 0..options.breakers {
+        let kind = usize::from(number) % Conduct::ALL.len();
+        let tally = Arc::clone(&tallies[kind]);
+        tasks.spawn_on(
+            breakers::run(number, Conduct::ALL[kind], target, tally, stop.clone()),
+            handle,
+        );
+    }
+    let (start, mut peak_kib) = (Instant::now(), 0);
+    let (pid, mut look) = (victim.pid()?, interval(Duration::from_millis(100)));
+    while start.elapsed() < Duration::from_secs(options.seconds) {
+        look.tick().await;
+        peak_kib = peak_kib.max(resident_kib(pid)?);
+    }
+    let lasted = start.elapsed().as_secs_f64();
+    stop.cancel();
+    stop_packets.store(true, Ordering::Relaxed);
+    tasks.close();
+    tasks.wait().await;
+    runtime.shutdown_background();
+    let sent = tokio::task::spawn_blocking(move || packets.join()).await?;
+    let sent = sent
+        .ok()
+        .context("the thread that sends packets failed")??;
+    let breakers = Conduct::ALL.iter().zip(&tallies);
+    let breakers: Map<_, _> = breakers
+        .map(|(conduct, tally)| (format!("{conduct:?}"), tally.shown()))
+        .collect();
+    let offered = json!({
+        "initials_per_s": (sent.packets as f64 / sent.seconds).round(),
+        "handshakes": shaken.shown(lasted),
+        "breakers": breakers,
+    });
+    Ok((offered, peak_kib))
+}
+
+/// Where peers run that are elsewhere in truth: what they compute must not take the processors from
+/// the masternodes, so their threads give way.
+fn beside() -> Result<Runtime> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.worker_threads(2).enable_all().on_thread_start(|| {
+        if let Err(error) = rustix::process::nice(GIVE_WAY) {
+            eprintln!("a thread of the flood keeps its priority: {error}");
+        }
+    });
+    Ok(threads.build()?)
+}
+
+/// The flooded node's memory: at the end of the quiet phase, and above it.
+struct Memory {
+    before_mib: f64,
+    growth_mib: f64,
+    kept_mib: f64,
+}
+
+/// The slots without a block, and all that is not as it must be.
+fn judge(
+    begin: &Phase,
+    quiet: &Phase,
+    flooded: &Phase,
+    end: &Phase,
+    memory: &Memory,
+) -> (usize, Vec<String>) {
+    let ids = |phase: &Phase| -> Vec<_> {
+        let pairs = phase.reports.iter().flat_map(|one| &one.masternodes);
+        pairs
+            .map(|(ip, pair)| (ip.clone(), pair.connection, pair.reconnects))
+            .collect()
+    };
+    let last = &end.reports[0];
+    let slots = begin.reports[0].slot_now + 1..last.slot_now;
+    let missed = slots.filter(|slot| !last.slots.contains(slot)).count();
+    let round = end.reports.iter().map(|one| one.highest_round).max();
+    let checks = [
+        (
+            flooded.connected() && end.connected() && ids(begin) == ids(end),
+            "all masternodes stay connected, by the same connections".to_owned(),
+        ),
+        (
+            end.unanswered() == 0,
+            format!("no pong is lost: {} are", end.unanswered()),
+        ),
+        (
+            flooded.ping_ms(99) <= quiet.ping_ms(99) + MORE_PING_MS,
+            format!(
+                "p99 of the pings at most {MORE_PING_MS} ms above the quiet {:.1} ms: {:.1} ms",
+                quiet.ping_ms(99),
+                flooded.ping_ms(99)
+            ),
+        ),
+        (missed == 0, format!("no slot without a block: {missed}")),
+        (round == Some(0), format!("no round above 0: {round:?}")),
+        (
+            memory.growth_mib <= GROWTH_BUDGET_MIB,
+            format!(
+                "memory grows by at most {GROWTH_BUDGET_MIB} MiB: {:.0} MiB",
+                memory.growth_mib
+            ),
+        ),
+        (
+            memory.kept_mib <= KEPT_BUDGET_MIB,
+            format!(
+                "all but {KEPT_BUDGET_MIB} MiB of it comes back: {:.0} MiB did not",
+                memory.kept_mib
+            ),
+        ),
+    ];
+    let failed = checks.into_iter().filter(|(good, _)| !good);
+    (missed, failed.map(|(_, what)| what).collect())
+}
