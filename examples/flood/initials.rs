@@ -4,12 +4,13 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{sync::Arc, thread};
 
 use anyhow::{Context, Result, ensure};
 use quinn_proto::{Endpoint, EndpointConfig};
 use rand::RngExt;
+use tokio::time::Instant;
 
 use crate::stranger::client_config;
 
@@ -46,7 +47,7 @@ impl Initials {
         let config = client_config(Ipv4Addr::LOCALHOST)?;
         let mut packets = Vec::with_capacity(PACKETS);
         for _ in 0..PACKETS {
-            let now = Instant::now();
+            let now = Instant::now().into_std();
             let (_, mut connection) = endpoint.connect(now, config.clone(), to, "timed")?;
             let mut packet = Vec::new();
             let first = connection.poll_transmit(now, 1, &mut packet);

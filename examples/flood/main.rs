@@ -318,7 +318,8 @@ async fn offer(
     tasks.close();
     tasks.wait().await;
     runtime.shutdown_background();
-    let sent = tokio::task::spawn_blocking(move || packets.join()).await?;
+    // It ends with its next burst.
+    let sent = packets.join();
     let sent = sent
         .ok()
         .context("the thread that sends packets failed")??;

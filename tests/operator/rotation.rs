@@ -1,10 +1,10 @@
 //! Certificates that change, machines that move, and old folders put back, beside running nodes.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::LIMIT;
 use super::Place;

@@ -1,7 +1,5 @@
 //! First packets with a masternode's address forged, by the thousand, on virtual time.
 
-use std::time::Instant as StdInstant;
-
 use tokio::time::Instant;
 
 use super::wire::Wire;
@@ -28,7 +26,7 @@ impl FirstPackets {
     }
 
     pub(super) fn next(&mut self, to: SocketAddr) -> Vec<u8> {
-        let (now, config) = (StdInstant::now(), self.config.clone());
+        let (now, config) = (Instant::now().into_std(), self.config.clone());
         let (_, mut connection) = self.client.connect(now, config, to, "timed").unwrap();
         let mut packet = Vec::new();
         let sent = connection.poll_transmit(now, 1, &mut packet);
