@@ -161,7 +161,7 @@ pub(super) async fn receive_body(
     events: &mpsc::Sender<ConsensusEvent>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), ReadFailure> {
-    let mut confirmer = Confirmer::default();
+    let mut confirmer = Confirmer::new(peer.bulk.began());
     let Some(payload) = read_confirming(peer, &mut reader, &mut confirmer, |_, _| {}).await? else {
         return Err(ReadFailure::Truncated {
             kind: StreamKind::Proposal,
@@ -223,7 +223,6 @@ async fn read_confirming(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Option<Vec<u8>>, ReadFailure> {
     loop {
-        let before = reader.consumed();
         let Ok(step) = timeout(STALL_LIMIT, confirmer.step(reader)).await else {
             reader.stop();
             return Err(ReadFailure::Stalled {
@@ -232,12 +231,11 @@ async fn read_confirming(
         };
         let step = step?;
         let consumed = reader.consumed();
-        peer.bulk.came(consumed - before);
         let whole = matches!(step, Some(Step::Frame(_)));
-        if let Some(bytes) = confirmer.take(consumed, whole)
+        if let Some(confirmation) = confirmer.take(consumed, whole)
             && let Some(queue) = &peer.consensus
         {
-            queue.confirm(reader.id(), bytes);
+            queue.confirm(reader.id(), confirmation);
         }
         match step {
             None => {}

@@ -18,7 +18,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::credit::{Credit, Path};
+use super::confirm::Confirmation;
+use super::credit::{Confirmed, Credit, Path};
 
 /// The most bytes of one write.
 pub(super) const CHUNK_BYTES: u64 = 64 * 1024;
@@ -28,8 +29,8 @@ pub(super) const STALL_LIMIT: Duration = Duration::from_secs(20);
 const PRECEDENCE: Duration = Duration::from_secs(1);
 /// What QUIC adds to a packet of bulk, about: header, connection id, stream frame, seal.
 const PACKET_OVERHEAD: u64 = 48;
-/// How much bulk a second must come in, in bytes, for the path to count as loaded both ways.
-const INCOMING_BYTES: u64 = 32 * 1024;
+/// Writes of one stream whose times are kept apart, at most.
+const MAX_TIMES: usize = 256;
 
 /// What a bulk stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +67,7 @@ pub(super) struct BulkSummary {
 /// The bulk of one connection.
 pub(super) struct Bulk {
     state: Mutex<State>,
+    began: Instant,
     path: Box<dyn Fn() -> Path + Send + Sync>,
 }
 
@@ -77,7 +79,6 @@ struct State {
     waiting: VecDeque<u64>,
     /// Ids of proposal streams below this were opened at some time.
     opened_below: u64,
-    incoming: Incoming,
     packet: u64,
 }
 
@@ -88,6 +89,8 @@ struct Stream {
     /// When the reader last confirmed something, or the first byte after all were confirmed was
     /// written.
     moved: Instant,
+    /// Writes that are not wholly confirmed, oldest first: the bytes written with each, and when.
+    writes: VecDeque<(u64, Instant)>,
     wake: Arc<Notify>,
 }
 
@@ -107,9 +110,9 @@ impl Bulk {
                 streams: BTreeMap::new(),
                 waiting: VecDeque::new(),
                 opened_below: 0,
-                incoming: Incoming { level: 0, at: now },
                 packet: path().packet,
             }),
+            began: now,
             path: Box::new(path),
         })
     }
@@ -123,6 +126,7 @@ impl Bulk {
             written: 0,
             confirmed: 0,
             moved: Instant::now(),
+            writes: VecDeque::new(),
             wake: wake.clone(),
         };
         state.streams.insert(id, stream);
@@ -138,7 +142,11 @@ impl Bulk {
 
     /// The peer has consumed so much of a proposal stream. A stream that is over is passed by: it
     /// was reset while the confirmation was on its way.
-    pub(super) fn confirm(&self, stream: u64, bytes: u64) -> Result<(), OverConfirmed> {
+    pub(super) fn confirm(
+        &self,
+        stream: u64,
+        confirmation: Confirmation,
+    ) -> Result<(), OverConfirmed> {
         let over = {
             let state = self.state();
             stream < state.opened_below && !state.streams.contains_key(&stream)
@@ -146,21 +154,21 @@ impl Bulk {
         if over {
             return Ok(());
         }
-        self.confirm_open(stream, bytes)
+        self.confirm_open(stream, confirmation)
     }
 
-    fn confirm_open(&self, stream: u64, bytes: u64) -> Result<(), OverConfirmed> {
+    fn confirm_open(&self, stream: u64, confirmation: Confirmation) -> Result<(), OverConfirmed> {
         // Asked before the lock is taken, since QUIC takes its own.
         let (path, now) = ((self.path)(), Instant::now());
         let mut state = self.state();
-        state.confirm(stream, bytes, path, now)?;
+        state.confirm(stream, confirmation, path, (self.began, now))?;
         state.wake_next(now);
         Ok(())
     }
 
-    /// Bulk of the peer's was consumed here.
-    pub(super) fn came(&self, bytes: u64) {
-        self.state().incoming.add(bytes, Instant::now());
+    /// Where the clock of this node's confirmations begins.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// The state for display.
@@ -182,9 +190,9 @@ impl State {
     fn confirm(
         &mut self,
         id: u64,
-        bytes: u64,
+        Confirmation { bytes, at_us }: Confirmation,
         path: Path,
-        now: Instant,
+        (began, now): (Instant, Instant),
     ) -> Result<(), OverConfirmed> {
         let written = self.streams.get(&id).map_or(0, |stream| stream.written);
         let stream = match self.streams.get_mut(&id) {
@@ -204,14 +212,22 @@ impl State {
         }
         stream.confirmed += more;
         stream.moved = now;
+        let written_at = stream.written_at(bytes).unwrap_or(now);
         if stream.outstanding() == 0 {
             stream.wake.notify_one();
         }
         self.unconfirmed -= more;
         self.packet = path.packet;
-        let limited = !self.waiting.is_empty();
-        let both_ways = self.incoming.busy(now);
-        self.credit.confirmed(now, more, path, limited, both_ways);
+        let [written_us, now_us] =
+            [written_at, now].map(|at| at.duration_since(began).as_micros() as u64);
+        let confirmed = Confirmed {
+            bytes: more,
+            // Whatever the peer claims: only differences count.
+            way_us: at_us.wrapping_sub(written_us) as i64,
+            back_us: now_us.wrapping_sub(at_us) as i64,
+            limited: !self.waiting.is_empty(),
+        };
+        self.credit.confirmed(now, confirmed, path);
         Ok(())
     }
 
@@ -238,6 +254,7 @@ impl State {
                 stream.moved = now;
             }
             stream.written += allowed;
+            stream.note_write(now);
         }
         Some(allowed)
     }
@@ -310,27 +327,29 @@ impl Stream {
     fn outstanding(&self) -> u64 {
         self.written - self.confirmed
     }
-}
 
-/// How much bulk comes in: a bucket that leaks [`INCOMING_BYTES`] a second.
-struct Incoming {
-    level: u64,
-    at: Instant,
-}
-
-impl Incoming {
-    fn add(&mut self, bytes: u64, now: Instant) {
-        self.level = (self.left(now) + bytes).min(2 * INCOMING_BYTES);
-        self.at = now;
+    fn note_write(&mut self, now: Instant) {
+        let full = self.writes.len() >= MAX_TIMES;
+        match self.writes.back_mut() {
+            Some((end, _)) if full => *end = self.written,
+            _ => self.writes.push_back((self.written, now)),
+        }
     }
 
-    fn left(&self, now: Instant) -> u64 {
-        let leaked = INCOMING_BYTES as f64 * now.duration_since(self.at).as_secs_f64();
-        self.level.saturating_sub(leaked as u64)
-    }
-
-    fn busy(&self, now: Instant) -> bool {
-        self.left(now) > INCOMING_BYTES
+    /// When the last of so many bytes was written, and forgets the writes before.
+    fn written_at(&mut self, bytes: u64) -> Option<Instant> {
+        let mut at = None;
+        while let Some((end, when)) = self.writes.front().copied() {
+            at = Some(when);
+            if end > bytes {
+                break;
+            }
+            self.writes.pop_front();
+            if end == bytes {
+                break;
+            }
+        }
+        at
     }
 }
 
@@ -371,8 +390,8 @@ impl BulkStream {
     }
 
     /// The peer has consumed so much of this stream.
-    pub(super) fn confirm(&self, bytes: u64) -> Result<(), OverConfirmed> {
-        self.bulk.confirm_open(self.id, bytes)
+    pub(super) fn confirm(&self, confirmation: Confirmation) -> Result<(), OverConfirmed> {
+        self.bulk.confirm_open(self.id, confirmation)
     }
 
     /// Waits until everything written is confirmed.

@@ -1,5 +1,6 @@
 //! When the receiver of bulk confirms what it has consumed: soon, because the sender's bound waits
-//! for it, and not for every packet, because each confirmation is a packet on the way back.
+//! for it, and not for every packet, because each confirmation is a packet on the way back. Each
+//! tells when the newest byte was read, so that the sender sees how long the way to here was.
 
 use std::time::Duration;
 
@@ -10,22 +11,44 @@ use super::frames::{FrameReader, ReadFailure, Step};
 /// At once when so much has come. On fast links this is what counts.
 const EVERY_BYTES: u64 = 64 * 1024;
 /// Else so long after the first byte that is not confirmed: on slow links about every packet.
-const AFTER: Duration = Duration::from_millis(2);
+pub(super) const AFTER: Duration = Duration::from_millis(2);
+
+/// What the receiver of a stream of bulk tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Confirmation {
+    /// Bytes consumed so far.
+    pub bytes: u64,
+    /// When the last of them was, in microseconds of the receiver's clock.
+    pub at_us: u64,
+}
 
 /// What was confirmed of one stream.
-#[derive(Default)]
 pub(super) struct Confirmer {
+    /// Where the clock begins that confirmations tell.
+    since: Instant,
     confirmed: u64,
+    read_at: Instant,
     /// When what has come must be confirmed.
     due: Option<Instant>,
 }
 
 impl Confirmer {
+    /// Nothing confirmed; all of a connection's begin their clock at the same moment.
+    pub(super) fn new(since: Instant) -> Self {
+        Self {
+            since,
+            confirmed: 0,
+            read_at: since,
+            due: None,
+        }
+    }
+
     /// One read; `None` when it is time to confirm although nothing more came.
     pub(super) async fn step(
         &mut self,
         reader: &mut FrameReader,
     ) -> Result<Option<Step>, ReadFailure> {
+        let before = reader.consumed();
         let step = match self.due {
             None => reader.step().await?,
             // A step loses nothing when it is given up.
@@ -34,14 +57,17 @@ impl Confirmer {
                 Err(_) => return Ok(None),
             },
         };
+        if reader.consumed() > before {
+            self.read_at = Instant::now();
+        }
         if self.due.is_none() && reader.consumed() > self.confirmed {
-            self.due = Some(Instant::now() + AFTER);
+            self.due = Some(self.read_at + AFTER);
         }
         Ok(Some(step))
     }
 
-    /// The bytes to confirm now, if it is time; at the end of a stream it always is.
-    pub(super) fn take(&mut self, consumed: u64, end: bool) -> Option<u64> {
+    /// What to confirm now, if it is time; at the end of a stream it always is.
+    pub(super) fn take(&mut self, consumed: u64, end: bool) -> Option<Confirmation> {
         let time = self.due.is_some_and(|due| due <= Instant::now());
         if consumed == self.confirmed || !(time || end || consumed >= self.confirmed + EVERY_BYTES)
         {
@@ -49,6 +75,9 @@ impl Confirmer {
         }
         self.confirmed = consumed;
         self.due = None;
-        Some(consumed)
+        Some(Confirmation {
+            bytes: consumed,
+            at_us: self.read_at.duration_since(self.since).as_micros() as u64,
+        })
     }
 }

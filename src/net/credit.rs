@@ -1,22 +1,22 @@
 //! How many bytes of bulk one connection may have in flight: a bound that follows the delay which
 //! the bulk itself causes, after LEDBAT (RFC 6817). Pure: times and the path's state are arguments.
 //!
-//! - The base delay is the least round trip of the last minutes ([`BaseDelay`], RFC 6817 section
-//!   3.4.2 with a shorter memory); what the path's round trip is above it is the queueing delay. Round trips
-//!   stand in for one-way delays, which QUIC does not tell; while bulk comes in as well, the two
-//!   directions add up, so the target doubles.
+//! - The delay that bulk causes is at most each of three: what the way there takes above its least
+//!   of late, which the receiver's clock tells (as RFC 6817 wants it: the clocks' difference cancels
+//!   out); what the round trip is above its least; and the time that the bound takes at the pace of
+//!   late, less the round trip's least. The first is deaf to a queue on the way back, the second to what the peer
+//!   tells, the third to a machine that was busy for a moment. The least of them is believed.
 //! - The target is [`TARGET`] or the time of two packets, not RFC 6817's 100 ms: a vote waits behind
 //!   it.
-//! - Start: doubling each round trip until delay shows (RFC 6817 section 2.4.1 allows slow start).
-//!   Then steps in proportion to what is missing to the target (section 2.4.2); above it, the bound
-//!   falls to what would meet the target if all of the queue were its own.
+//! - Start: fast growth until delay shows (RFC 6817 section 2.4.1 allows slow start).
+//! - Then up by about a packet each round trip, and down in proportion once the target is passed: so
+//!   those that share a queue come to equal shares, which steps that stop at the target do not give.
 //! - A bound that is not used does not grow (section 2.4.1), nor beyond a few times what was
 //!   confirmed in a round trip: a slow reader or a small congestion window is no reason to write
 //!   more.
-//! - When shrinking costs speed and not queue, the queue is another's: the bound returns and grows
-//!   slowly under QUIC's congestion window, as long as growth pays, and looks again every few seconds.
-//! - A bound that meets its target hides the base delay: now and then it yields, so that the queue
-//!   empties and the base is seen.
+//! - A queue that never empties hides the least delay. So all bounds yield now and then, at the same
+//!   times of the day. If the queue is there all the same, it is of another kind of traffic: until the next such
+//!   moment the bound follows QUIC's congestion window.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,30 +33,51 @@ const MAX_TARGET: Duration = Duration::from_millis(400);
 const FLOOR_PACKETS: u64 = 2;
 /// How long the path may be idle before its state is no longer believed.
 const PAUSE: Duration = Duration::from_secs(10);
-/// At multiples of this, by the wall clock, a bound yields that has not seen the base delay of late
-/// or is beside foreign traffic. So all that share a queue look at once, and find it empty.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// A change shows after two round trips and so many packets.
-const SETTLED_PACKETS: u64 = 12;
-/// Up to here the bound doubles each round trip at the start; beyond, it grows by a quarter, since what
-/// it overshoots by in one round trip fills a queue.
+/// A bound yields each time so many round trips have passed, rounded up to a power of two of seconds
+/// of the wall clock, up to [`LOOK_MOST_S`].
+const LOOK_ROUNDS: u32 = 100;
+const LOOK_MOST_S: u64 = 32;
+/// How many rounds a look takes.
+const LOOK_TAKES: u32 = 3;
+/// Up to here the bound doubles each round trip at the start.
 const DOUBLING_BYTES: f64 = 64.0 * 1024.0;
-/// In steady state: the most that a round may add, in parts of the bound, when no delay has shown for long.
-const EAGER: f64 = 0.05;
-/// A queue is another's only when its delay is so many times the target: others of this kind keep theirs shorter.
-const FOREIGN: u32 = 3;
-/// Beside foreign traffic: after so many round trips the growth must have paid.
-const PAY_ROUNDS: u32 = 8;
+
+/// At the start, beyond that, it grows so that one round trip adds the target to the queue, but by no less.
+const LEAST_GROWTH: f64 = 0.125;
+/// A step down goes so far below the target, in parts of it.
+const STEP_TO: f64 = 0.7;
+/// The pace of late is that of two round trips, and of no less than this: a pause of a busy machine is a
+/// small part of it.
+const PACE_OVER: Duration = Duration::from_millis(50);
+
+/// How long the receiver may hold a confirmation: that is no queue.
+const HELD: Duration = super::confirm::AFTER;
 
 /// What QUIC tells of the path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     /// The smoothed round-trip time.
     pub rtt: Duration,
+    /// The least round-trip time of the connection.
+    pub least_rtt: Duration,
     /// The congestion window, in bytes.
     pub window: u64,
     /// The packet size, in bytes.
     pub packet: u64,
+}
+
+/// What a confirmation tells.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Confirmed {
+    /// Bytes, more than before.
+    pub bytes: u64,
+    /// The receiver's clock when it had the last of them less this node's when it was written, in
+    /// microseconds.
+    pub way_us: i64,
+    /// This node's clock now less the receiver's then, in microseconds.
+    pub back_us: i64,
+    /// Whether a stream is waiting for the bound.
+    pub limited: bool,
 }
 
 /// The state of one connection's bound.
@@ -65,22 +86,20 @@ pub(super) struct Credit {
     max: u64,
     bytes: f64,
     phase: Phase,
-    base: BaseDelay,
-    delay: Duration,
+    base: Least<Duration>,
+    back: Least<i64>,
     round: Round,
+    delay: Duration,
     /// Bytes a second, over the last few rounds.
     pace: f64,
     /// Bytes a second of the fastest round, soon forgotten.
     rate: f64,
-    /// Bytes a second over many rounds, and its greatest of late.
-    carried: f64,
-    most_carried: f64,
     /// Rounds in a row with hardly any delay.
     quiet: u32,
     /// What the last whole round confirmed.
     last_round: u64,
-    /// When a queueing delay near zero was last seen.
-    base_seen: Instant,
+    /// A moment, and its time of day in milliseconds.
+    noon: (Instant, u64),
     look_at: Instant,
     last_confirmed: Option<Instant>,
 }
@@ -91,29 +110,22 @@ enum Phase {
     Startup,
     /// Around the target.
     Steady,
-    /// After a step down.
-    Shrinking(Step),
+    /// After a step down, until it shows.
+    Shrunk { rounds: u32 },
     /// Yielding for a moment.
-    Looking(Step),
+    Looking(Look),
     /// The queue is another's.
-    Competing { check: Mark, rounds: u32 },
+    Competing,
 }
 
-/// A bound and what it carried.
+/// A bound that yields, and what was before.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
-    bytes: f64,
-    pace: f64,
-}
-
-/// A step down: what there was before, and what has come since it can show.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    before: Mark,
+struct Look {
     rounds: u32,
-    bytes: u64,
-    time: Duration,
-    limited: bool,
+    before: f64,
+    /// What fills the queue to half of the target.
+    after: f64,
+    queue: Duration,
 }
 
 /// One round trip.
@@ -122,6 +134,13 @@ struct Round {
     began: Instant,
     confirmed: u64,
     limited: bool,
+    /// The least queue on the way there.
+    least: Duration,
+    samples: u32,
+    /// Over all samples: round trips less the queue on the way there.
+    idle: Duration,
+    /// Over all samples.
+    delay: Duration,
 }
 
 /// What holds at the end of a round.
@@ -130,29 +149,28 @@ struct Now {
     at: Instant,
     path: Path,
     target: Duration,
-    both_ways: bool,
+    base: Duration,
+    idle: Duration,
 }
 
 impl Credit {
     /// For a new connection; `max` holds whatever the path and the peer do. `now_ms` is the time of
     /// day.
     pub(super) fn new(max: u64, now: Instant, now_ms: u64) -> Self {
-        let every_ms = LOOK_EVERY.as_millis() as u64;
         Self {
             max,
             bytes: START_BYTES.min(max) as f64,
             phase: Phase::Startup,
-            base: BaseDelay::default(),
-            delay: Duration::ZERO,
+            base: Least::default(),
+            back: Least::default(),
             round: Round::begin(now),
+            delay: Duration::ZERO,
             pace: 0.0,
             rate: 0.0,
-            carried: 0.0,
-            most_carried: 0.0,
             quiet: 0,
             last_round: 0,
-            base_seen: now,
-            look_at: now + Duration::from_millis(every_ms - now_ms % every_ms),
+            noon: (now, now_ms),
+            look_at: now,
             last_confirmed: None,
         }
     }
@@ -162,7 +180,7 @@ impl Credit {
         self.bytes as u64
     }
 
-    /// The queueing delay when something was last confirmed.
+    /// The queueing delay of the last round.
     pub(super) fn delay(&self) -> Duration {
         self.delay
     }
@@ -180,34 +198,43 @@ impl Credit {
         }
     }
 
-    /// The peer has confirmed bytes. `limited`: a stream is waiting for the bound. `both_ways`:
-    /// bulk comes in as well.
-    pub(super) fn confirmed(
-        &mut self,
-        now: Instant,
-        bytes: u64,
-        path: Path,
-        limited: bool,
-        both_ways: bool,
-    ) {
-        self.last_confirmed = Some(now);
-        self.delay = path.rtt.saturating_sub(self.base.note(now, path.rtt));
-        self.round.confirmed += bytes;
-        self.round.limited |= limited;
-        let target = self.target(path, both_ways);
-        if self.delay < target / 4 {
-            self.base_seen = now;
+    /// The peer has confirmed bytes.
+    pub(super) fn confirmed(&mut self, now: Instant, confirmed: Confirmed, path: Path) {
+        if self.last_confirmed.replace(now).is_none() {
+            self.base.note(now, path.least_rtt.min(path.rtt));
+            self.look_at = self.next_look(now, path.least_rtt);
         }
+        let base = self.base.note(now, path.rtt);
+        let back = self.back.note(now, confirmed.back_us);
+        let way_base = (base + HELD).as_micros() as i64;
+        let way = confirmed
+            .way_us
+            .saturating_sub(way_base.saturating_sub(back));
+        let queue = (path.rtt.saturating_sub(base)).min(Duration::from_micros(way.max(0) as u64));
+        let own = match self.pace > 0.0 {
+            true => (self.bytes / self.pace - base.as_secs_f64()).max(0.0),
+            false => f64::MAX,
+        };
+        let delay = queue.min(Duration::try_from_secs_f64(own).unwrap_or(queue));
+        let round = &mut self.round;
+        round.confirmed += confirmed.bytes;
+        round.limited |= confirmed.limited;
+        round.least = round.least.min(queue);
+        round.samples += 1;
+        round.idle += path.rtt - queue;
+        round.delay += delay;
+        let now = Now {
+            at: now,
+            path,
+            target: self.target(path),
+            base,
+            idle: self.round.idle / self.round.samples,
+        };
         if let Phase::Startup = self.phase {
-            self.start_up(bytes, target);
+            self.start_up(confirmed.bytes, queue, now);
         }
-        if now.duration_since(self.round.began) >= path.rtt {
-            self.end_round(Now {
-                at: now,
-                path,
-                target,
-                both_ways,
-            });
+        if now.at.duration_since(self.round.began) >= path.rtt {
+            self.end_round(now);
         }
         // One that yields may go lower, or slow links would hide their base delay for ever.
         let packets = match self.phase {
@@ -218,28 +245,30 @@ impl Credit {
         self.bytes = self.bytes.clamp(floor, self.max as f64);
     }
 
-    fn target(&self, path: Path, both_ways: bool) -> Duration {
+    fn target(&self, path: Path) -> Duration {
         let two_packets = match self.rate {
             rate if rate > 0.0 => Duration::from_secs_f64(2.0 * path.packet as f64 / rate),
             _ => Duration::ZERO,
         };
-        let target = TARGET.max(two_packets.min(MAX_TARGET));
-        if both_ways { target * 2 } else { target }
+        TARGET.max(two_packets.min(MAX_TARGET))
     }
 
-    fn start_up(&mut self, bytes: u64, target: Duration) {
-        if self.delay > target {
-            self.phase = Phase::Steady;
-            // What the path carries at the base delay, as far as it is known.
-            let carried = self.rate * (self.base.least() + target / 2).as_secs_f64();
+    fn start_up(&mut self, bytes: u64, queue: Duration, now: Now) {
+        // A little that stays is a queue as well as more in a moment.
+        let stays = now.at.duration_since(self.round.began) >= now.path.rtt * 2 / 5
+            && self.round.least > now.target * 3 / 10;
+        if stays || queue > now.target {
+            // What is under way by now is more than shows yet.
+            let carried = self.rate * (now.idle + now.target.mul_f64(STEP_TO)).as_secs_f64();
             self.bytes = carried.clamp(self.bytes / 2.0, self.bytes);
+            self.phase = Phase::Shrunk { rounds: 0 };
         } else if self.may_grow() {
-            let bytes = bytes as f64;
-            self.bytes += if self.bytes < DOUBLING_BYTES {
-                bytes
-            } else {
-                bytes / 4.0
+            // What one round adds beyond the link's needs fills its queue for a round.
+            let part = match self.bytes < DOUBLING_BYTES {
+                true => 1.0,
+                false => part(now.target, now.base).clamp(LEAST_GROWTH, 1.0),
             };
+            self.bytes += bytes as f64 * part;
         }
     }
 
@@ -249,153 +278,117 @@ impl Credit {
     }
 
     fn end_round(&mut self, now: Now) {
-        let lasted = now.at.duration_since(self.round.began);
-        let pace = self.round.confirmed as f64 / lasted.as_secs_f64();
+        let lasted = now
+            .at
+            .duration_since(self.round.began)
+            .as_secs_f64()
+            .max(1e-4);
+        let pace = self.round.confirmed as f64 / lasted;
         if self.round.limited {
             self.rate = pace.max(self.rate * 0.95);
         }
-        let average = |old: f64, part: f64| match old > 0.0 {
-            true => old + (pace - old) * part,
+        let weight = lasted / (now.path.rtt * 2).max(PACE_OVER).as_secs_f64();
+        self.pace = match self.pace > 0.0 {
+            true => self.pace + (pace - self.pace) * weight.min(1.0),
             false => pace,
         };
-        self.pace = average(self.pace, 0.5);
-        self.carried = average(self.carried, 0.125);
-        self.most_carried = self.carried.max(self.most_carried * 0.995);
-        self.quiet = match self.delay < now.target / 4 {
+        self.delay = self.round.delay / self.round.samples;
+        self.quiet = match self.round.least < now.target / 4 {
             true => self.quiet + 1,
             false => 0,
         };
+        let time = self.time_to_look(now);
         match self.phase {
             Phase::Startup => {}
+            Phase::Steady | Phase::Shrunk { .. } | Phase::Competing if time => self.look(now),
             Phase::Steady => self.steady(now),
-            Phase::Shrinking(step) => {
-                let (step, over) = step.after(self.round, lasted, now.path);
-                self.phase = Phase::Shrinking(step);
-                if over {
-                    self.shrunk(step, now);
-                }
+            Phase::Shrunk { rounds } => {
+                self.phase = match rounds >= 1 {
+                    true => Phase::Steady,
+                    false => Phase::Shrunk { rounds: rounds + 1 },
+                };
             }
-            Phase::Looking(step) => {
-                let (step, over) = step.after(self.round, lasted, now.path);
-                self.phase = Phase::Looking(step);
-                if over {
-                    self.looked(step, now);
-                }
+            Phase::Looking(look) if look.rounds + 1 >= LOOK_TAKES => self.looked(look, now),
+            Phase::Looking(look) => {
+                let rounds = look.rounds + 1;
+                self.phase = Phase::Looking(Look { rounds, ..look });
             }
-            Phase::Competing { check, rounds } => self.compete(check, rounds + 1, now),
+            Phase::Competing => self.compete(now),
         }
         self.last_round = self.round.confirmed;
         self.round = Round::begin(now.at);
     }
 
-    fn mark(&self) -> Mark {
-        Mark {
-            bytes: self.bytes,
-            pace: self.pace,
-        }
-    }
-
     fn steady(&mut self, now: Now) {
-        let unseen = now.at.duration_since(self.base_seen) >= LOOK_EVERY;
-        if self.time_to_look(now.at) && unseen {
-            return self.look(0.8 * part(self.base.least(), now.path.rtt));
-        }
-        let others = now.both_ways && self.carries_less() && self.delay < now.target * 3 / 2;
-        if self.delay > now.target && !others {
-            return self.shrink(self.mark(), now);
-        }
-        if self.may_grow() {
-            // Half of what would fill the queue to the target, more when that shows nothing for long;
-            // and nothing at the target.
+        if self.delay > now.target {
+            self.shrink(self.delay, now);
+        } else if self.may_grow() {
+            let packet = (now.path.packet as f64).min(self.bytes / 8.0);
+            // More while the target is far, and more yet when no delay shows for long.
             let part_of_bytes = (0.5 * part(now.target, now.path.rtt)).min(0.125);
-            let eager = (f64::from(1 + self.quiet) * part_of_bytes).min(EAGER);
-            let step = self.bytes * part_of_bytes.max(eager);
+            let eager = (f64::from(1 + self.quiet) * part_of_bytes).min(0.05);
             let missing = 1.0 - part(self.delay, now.target);
-            let missing = if others { missing.max(0.5) } else { missing };
-            self.bytes += step.max(now.path.packet as f64) * missing;
+            self.bytes += packet + self.bytes * part_of_bytes.max(eager) * missing;
         }
     }
 
-    /// Whether the path has carried clearly more of late. One that is queueing in this direction carries
-    /// all it can; so with bulk both ways the queue is that of the other direction.
-    fn carries_less(&self) -> bool {
-        self.carried < 0.93 * self.most_carried
+    /// A step towards what would be below the target if all of the queue were this bound's.
+    fn shrink(&mut self, delay: Duration, now: Now) {
+        let aim = now.idle + now.target.mul_f64(STEP_TO);
+        self.bytes *= part(aim, now.idle + delay).max(0.5);
+        self.phase = Phase::Shrunk { rounds: 0 };
     }
 
-    /// A step towards what would meet the target if all of the queue were this bound's.
-    fn shrink(&mut self, before: Mark, now: Now) {
-        let aim = self.base.least() + now.target * 9 / 10;
-        self.bytes *= part(aim, now.path.rtt).max(0.5);
-        self.phase = Phase::Shrinking(Step::from(before));
-    }
-
-    /// A step down has had its time to show.
-    fn shrunk(&mut self, step: Step, now: Now) {
-        let within = self.delay <= now.target;
-        if self.bytes > 0.9 * step.before.bytes {
-            // Too little to tell by.
-            match within {
-                true => self.phase = Phase::Steady,
-                false => self.shrink(step.before, now),
-            }
-        } else if self.delay > now.target * FOREIGN && step.cost(self.bytes) {
-            self.bytes = step.before.bytes;
-            self.phase = self.competing();
-        } else {
-            self.phase = Phase::Steady;
-        }
-    }
-
-    fn competing(&self) -> Phase {
-        Phase::Competing {
-            check: self.mark(),
-            rounds: 0,
-        }
-    }
-
-    fn time_to_look(&mut self, now: Instant) -> bool {
-        let time = now >= self.look_at;
-        while self.look_at <= now {
-            self.look_at += LOOK_EVERY;
+    fn time_to_look(&mut self, now: Now) -> bool {
+        let time = now.at >= self.look_at;
+        if time {
+            self.look_at = self.next_look(now.at, now.base);
         }
         time
     }
 
-    fn look(&mut self, part: f64) {
-        self.phase = Phase::Looking(Step::from(self.mark()));
-        self.bytes *= part;
+    fn next_look(&self, now: Instant, rtt: Duration) -> Instant {
+        let wanted_s = (rtt * LOOK_ROUNDS).as_secs() + 1;
+        let every_ms = 1_000 * wanted_s.next_power_of_two().min(LOOK_MOST_S);
+        let today = self.noon.1 + now.duration_since(self.noon.0).as_millis() as u64;
+        now + Duration::from_millis(every_ms - today % every_ms)
     }
 
-    fn looked(&mut self, step: Step, now: Now) {
-        self.base_seen = now.at;
-        let queued = self.delay > now.target;
-        if queued && step.cost(self.bytes) {
-            self.bytes = step.before.bytes;
-            self.phase = self.competing();
+    /// Yields so far that the queue empties although another knows its base delay no better than
+    /// to the target.
+    fn look(&mut self, now: Now) {
+        let after = self.rate * (now.idle + now.target / 2).as_secs_f64();
+        self.phase = Phase::Looking(Look {
+            rounds: 0,
+            before: self.bytes,
+            after: after.min(self.bytes),
+            queue: self.round.least,
+        });
+        let known = part(now.idle, now.path.rtt);
+        self.bytes *= 0.95 * known * part(now.idle, now.idle + now.target);
+    }
+
+    fn looked(&mut self, look: Look, now: Now) {
+        // What would be left if all that share the queue had yielded as far.
+        let left = (now.idle + look.queue).mul_f64(self.bytes / look.before);
+        let left = left.saturating_sub(now.idle);
+        let foreign = (TARGET * 3 / 2).max((left + look.queue) / 2);
+        if self.round.least > foreign && self.round.limited {
+            self.bytes = look.before;
+            self.phase = Phase::Competing;
         } else {
-            let carried = step.before.pace * (self.base.least() + now.target / 2).as_secs_f64();
-            self.bytes = carried.clamp(self.bytes, step.before.bytes);
+            self.bytes = self.bytes.max(look.after);
             self.phase = Phase::Steady;
         }
     }
 
-    fn compete(&mut self, check: Mark, rounds: u32, now: Now) {
-        let grown = self.bytes / check.bytes;
-        let paid = self.pace > check.pace * (1.0 + 0.3 * (grown - 1.0));
-        if self.delay < now.target || (rounds >= PAY_ROUNDS && grown > 1.1 && !paid) {
+    fn compete(&mut self, now: Now) {
+        if self.round.least < TARGET {
             self.phase = Phase::Steady;
-        } else if self.time_to_look(now.at) {
-            self.look(0.5);
-        } else {
-            if self.may_grow() {
-                let step = (self.bytes / 32.0).max(now.path.packet as f64);
-                let most = (now.path.window + now.path.packet) as f64;
-                self.bytes = (self.bytes + step).min(most);
-            }
-            self.phase = match rounds >= PAY_ROUNDS {
-                true => self.competing(),
-                false => Phase::Competing { check, rounds },
-            };
+        } else if self.may_grow() {
+            // A congestion window that is not used up does not grow.
+            let most = 2.0 * now.path.window as f64;
+            self.bytes = (self.bytes * 1.25).min(most);
         }
     }
 }
@@ -410,76 +403,49 @@ impl Round {
             began: now,
             confirmed: 0,
             limited: false,
+            least: Duration::MAX,
+            samples: 0,
+            idle: Duration::ZERO,
+            delay: Duration::ZERO,
         }
     }
 }
 
-impl Step {
-    fn from(before: Mark) -> Self {
-        Self {
-            before,
-            rounds: 0,
-            bytes: 0,
-            time: Duration::ZERO,
-            limited: false,
-        }
-    }
-
-    /// With one more round; and whether the step has had its time to show. What the first round
-    /// confirms was still written before the step.
-    fn after(mut self, round: Round, lasted: Duration, path: Path) -> (Self, bool) {
-        self.rounds += 1;
-        if self.rounds > 1 {
-            self.bytes += round.confirmed;
-            self.time += lasted;
-            self.limited |= round.limited;
-        }
-        (
-            self,
-            self.rounds >= 2 && self.bytes >= SETTLED_PACKETS * path.packet,
-        )
-    }
-
-    /// Whether the step down has cost speed: then the queue that was to shrink is not this bound's. Of
-    /// its own queue, a part can go at no cost.
-    fn cost(&self, bytes: f64) -> bool {
-        let pace = self.bytes as f64 / self.time.as_secs_f64().max(1e-6);
-        let given_up = 1.0 - bytes / self.before.bytes;
-        self.limited && pace < self.before.pace * (1.0 - 0.3 * given_up)
-    }
-}
-
-/// How long a part of the base delay's history is.
-const HISTORY_STEP: Duration = Duration::from_secs(30);
+/// How long a part of a least delay's history is.
+const HISTORY_STEP: Duration = Duration::from_secs(10);
 /// How many parts it has: what was seen before is forgotten, so that a path that has become longer
-/// is believed.
+/// is believed, and clocks that do not run alike are no matter.
 const HISTORY_STEPS: usize = 6;
 
-/// The least round trips of late.
-#[derive(Debug, Default)]
-struct BaseDelay {
+/// The least of late.
+#[derive(Debug)]
+struct Least<T> {
     /// Newest last: when each began, and its least.
-    steps: VecDeque<(Instant, Duration)>,
+    steps: VecDeque<(Instant, T)>,
 }
 
-impl BaseDelay {
-    /// A round trip was measured; gives the base.
-    fn note(&mut self, now: Instant, rtt: Duration) -> Duration {
+impl<T> Default for Least<T> {
+    fn default() -> Self {
+        Self {
+            steps: VecDeque::new(),
+        }
+    }
+}
+
+impl<T: Copy + Ord> Least<T> {
+    /// One was measured; gives the least.
+    fn note(&mut self, now: Instant, measured: T) -> T {
         match self.steps.back_mut() {
             Some((began, least)) if now.duration_since(*began) < HISTORY_STEP => {
-                *least = rtt.min(*least);
+                *least = measured.min(*least);
             }
-            _ => self.steps.push_back((now, rtt)),
+            _ => self.steps.push_back((now, measured)),
         }
         if self.steps.len() > HISTORY_STEPS {
             self.steps.pop_front();
         }
-        self.least()
-    }
-
-    fn least(&self) -> Duration {
         let least = self.steps.iter().map(|(_, least)| *least).min();
-        least.unwrap_or_default()
+        least.unwrap_or(measured)
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::bans::{BanError, BanList, Bans};
 use super::bodies;
+use super::confirm::Confirmation;
 use super::connection::Surroundings;
 use super::endpoint::Endpoint;
 use super::handshake::HandshakeContext;
@@ -173,8 +174,12 @@ impl NetHandle {
             ConsensusMessage::Round(certificate) => certificate.height,
             ConsensusMessage::Commit(certificate) => certificate.height,
             ConsensusMessage::GetBody { height, .. } => *height,
-            ConsensusMessage::Consumed { stream, bytes } => {
-                queue.confirm(*stream, *bytes);
+            &ConsensusMessage::Consumed {
+                stream,
+                bytes,
+                at_us,
+            } => {
+                queue.confirm(stream, Confirmation { bytes, at_us });
                 return Ok(());
             }
         };

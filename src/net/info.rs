@@ -99,7 +99,7 @@ pub struct PeerInfo {
     pub bulk_unconfirmed: u64,
     /// How many may be: follows the delay that bulk causes on the path.
     pub bulk_credit: u64,
-    /// The path's round trip above its least of late when bulk was last confirmed, in microseconds.
+    /// The delay that bulk caused on the way there, over the last round trip with bulk, in microseconds.
     pub bulk_delay_us: u64,
     /// What waits to be sent.
     pub queues: QueueLengths,

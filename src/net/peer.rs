@@ -331,6 +331,7 @@ fn read_path(quic: &Connection) -> Path {
     let path = quic.stats().path;
     Path {
         rtt: path.rtt,
+        least_rtt: path.min_rtt,
         window: path.cwnd,
         packet: u64::from(path.current_mtu),
     }

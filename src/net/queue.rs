@@ -11,6 +11,7 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
+use super::confirm::Confirmation;
 use crate::types::Height;
 use crate::wire::{ConsensusMessage, StreamKind, encode_frame};
 
@@ -84,7 +85,7 @@ struct State {
     frames: VecDeque<(Height, Vec<u8>)>,
     bytes: usize,
     /// Proposal stream id to cumulative bytes.
-    confirmations: BTreeMap<u64, u64>,
+    confirmations: BTreeMap<u64, Confirmation>,
     closed: bool,
 }
 
@@ -119,10 +120,10 @@ impl FrameQueue {
     }
 
     /// Confirms the bytes consumed of a proposal stream; replaces an earlier confirmation of it.
-    pub(super) fn confirm(&self, stream: u64, bytes: u64) {
+    pub(super) fn confirm(&self, stream: u64, confirmation: Confirmation) {
         let mut state = self.state.lock().expect("no holder panics");
         if !state.closed {
-            state.confirmations.insert(stream, bytes);
+            state.confirmations.insert(stream, confirmation);
             if state.confirmations.len() > MAX_CONFIRMATIONS {
                 state.confirmations.pop_first();
             }
@@ -159,8 +160,12 @@ impl FrameQueue {
     fn try_take(&self) -> Vec<u8> {
         let mut state = self.state.lock().expect("no holder panics");
         let mut batch = Vec::new();
-        for (stream, bytes) in std::mem::take(&mut state.confirmations) {
-            let message = ConsensusMessage::Consumed { stream, bytes };
+        for (stream, Confirmation { bytes, at_us }) in std::mem::take(&mut state.confirmations) {
+            let message = ConsensusMessage::Consumed {
+                stream,
+                bytes,
+                at_us,
+            };
             batch.extend(
                 encode_frame(StreamKind::Consensus, &message)
                     .expect("a confirmation is a few bytes"),
@@ -205,11 +210,15 @@ mod tests {
     fn confirmations_that_nobody_takes_stay_few_and_the_newest_streams_are_kept() {
         let queue = FrameQueue::new(QueueLimits::CONSENSUS, WhenFull::DropOldestHeight);
         for stream in 0..10_000 {
-            queue.confirm(stream, 1);
+            queue.confirm(stream, confirmation(1));
         }
         let kept = queue.state.lock().unwrap().confirmations.clone();
         assert_eq!(kept.len(), MAX_CONFIRMATIONS);
         assert!(kept.contains_key(&9_999));
+    }
+
+    fn confirmation(bytes: u64) -> Confirmation {
+        Confirmation { bytes, at_us: 7 }
     }
 
     const TINY: QueueLimits = QueueLimits {
@@ -249,13 +258,14 @@ mod tests {
     fn confirmations_go_first_and_only_the_newest_of_a_stream() {
         let queue = FrameQueue::new(TINY, WhenFull::DropOldestHeight);
         queue.push(Height(1), vec![9]);
-        queue.confirm(3, 10);
-        queue.confirm(3, 20);
+        queue.confirm(3, confirmation(10));
+        queue.confirm(3, confirmation(20));
         let expected = encode_frame(
             StreamKind::Consensus,
             &ConsensusMessage::Consumed {
                 stream: 3,
                 bytes: 20,
+                at_us: 7,
             },
         )
         .unwrap();

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::bodies::write_bulk;
 use super::bulk::{BulkClass, BulkStream, STALL_LIMIT};
-use super::confirm::Confirmer;
+use super::confirm::{Confirmation, Confirmer};
 use super::frames::{FrameReader, FrameWriter, ReadFailure, Step};
 use super::peer::Peer;
 use super::{SyncError, SyncServe};
@@ -100,7 +100,7 @@ impl SyncResponses {
         Ok(Self {
             reader: FrameReader::answer(recv, peer.meter.clone()),
             request: writer,
-            confirmer: Confirmer::default(),
+            confirmer: Confirmer::new(peer.bulk.began()),
             progress: watch::Sender::new(0),
             peer,
             _permit: permit,
@@ -125,12 +125,11 @@ impl SyncResponses {
             };
             let consumed = self.reader.consumed();
             if consumed > before {
-                self.peer.bulk.came(consumed - before);
                 self.progress.send_replace(consumed);
             }
             let at_end = matches!(step, Some(Step::End));
-            if let Some(bytes) = self.confirmer.take(consumed, at_end) {
-                self.confirm(bytes).await;
+            if let Some(confirmation) = self.confirmer.take(consumed, at_end) {
+                self.confirm(confirmation).await;
             }
             match step {
                 None | Some(Step::Progress) => {}
@@ -145,8 +144,8 @@ impl SyncResponses {
         self.progress.subscribe()
     }
 
-    async fn confirm(&mut self, bytes: u64) {
-        let consumed = SyncUp::Consumed { bytes };
+    async fn confirm(&mut self, Confirmation { bytes, at_us }: Confirmation) {
+        let consumed = SyncUp::Consumed { bytes, at_us };
         if let Err(error) = self.request.message(&consumed).await {
             // The server needs no confirmation any more; what it sent can still be read.
             tracing::trace!(peer.ip = %self.peer.ip(), %error, "a sync confirmation was not sent");
@@ -254,8 +253,8 @@ async fn read_confirmations(
 ) -> Result<(), ReadFailure> {
     loop {
         match reader.next::<SyncUp>().await? {
-            Some(SyncUp::Consumed { bytes }) => account
-                .confirm(bytes)
+            Some(SyncUp::Consumed { bytes, at_us }) => account
+                .confirm(Confirmation { bytes, at_us })
                 .map_err(|error| content(error.to_string()))?,
             Some(SyncUp::Request(_)) => return Err(content("a second request".into())),
             None => return Ok(()),

@@ -128,6 +128,7 @@ fn consensus_samples() -> Vec<Sample> {
     let consumed = ConsensusMessage::Consumed {
         stream: 10,
         bytes: 65_536,
+        at_us: 1_000_000,
     };
     vec![
         one(
@@ -153,7 +154,7 @@ fn consensus_samples() -> Vec<Sample> {
         one(get, "05000000 0700000000000000 bb*32".into()),
         one(
             consumed,
-            "06000000 0a00000000000000 0000010000000000".into(),
+            "06000000 0a00000000000000 0000010000000000 40420f0000000000".into(),
         ),
     ]
 }
@@ -206,8 +207,11 @@ fn sync_up_samples() -> Vec<Sample> {
         ),
         sample(
             kind,
-            SyncUp::Consumed { bytes: 65_536 },
-            "01000000 0000010000000000",
+            SyncUp::Consumed {
+                bytes: 65_536,
+                at_us: 1_000_000,
+            },
+            "01000000 0000010000000000 40420f0000000000",
         ),
     ]
 }

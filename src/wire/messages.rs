@@ -177,6 +177,8 @@ pub enum ConsensusMessage {
         stream: u64,
         /// Cumulative bytes, the kind byte and frame headers included.
         bytes: u64,
+        /// When, in microseconds since a moment that the sender of this keeps for the whole connection.
+        at_us: u64,
     },
 }
 
@@ -211,6 +213,8 @@ pub enum SyncUp {
     Consumed {
         /// Cumulative bytes, frame headers included.
         bytes: u64,
+        /// When, in microseconds, as in [`ConsensusMessage::Consumed`].
+        at_us: u64,
     },
 }
 

@@ -12,9 +12,15 @@ const LARGE: usize = 1 << 20;
 fn bulk() -> Arc<Bulk> {
     Bulk::new(1 << 20, 0, || Path {
         rtt: Duration::from_millis(40),
+        least_rtt: Duration::from_millis(40),
         window: 1 << 20,
         packet: PACKET,
     })
+}
+
+/// A confirmation of so many bytes.
+fn told(bytes: u64) -> Confirmation {
+    Confirmation { bytes, at_us: 0 }
 }
 
 /// Writes are whole packets, so the last one may not fit.
@@ -49,7 +55,7 @@ async fn the_bound_holds_over_all_streams_and_a_confirmation_lets_the_next_chunk
     tokio::pin!(blocked);
     let waited = tokio::time::timeout(Duration::from_secs(9), &mut blocked).await;
     assert!(waited.is_err());
-    bulk.confirm(7, 4_000).unwrap();
+    bulk.confirm(7, told(4_000)).unwrap();
     assert!(blocked.await >= 2_700);
     drop(other);
     assert!(bulk.summary().unconfirmed <= bulk.summary().credit);
@@ -79,7 +85,7 @@ async fn a_body_that_waits_goes_before_sync_unless_it_stalls() {
         tokio::select! { _ = &mut body_waits => {}, _ = &mut sync_waits => {} }
     });
     assert!(nobody.await.is_err());
-    bulk.confirm(3, 8_000).unwrap();
+    bulk.confirm(3, told(8_000)).unwrap();
     tokio::select! {
         biased;
         _ = &mut sync_waits => panic!("sync went first"),
@@ -103,7 +109,7 @@ async fn a_reader_that_stalls_leaves_the_others_their_part() {
     let mut others = Box::pin(futures_join(waits));
     let nothing = tokio::time::timeout(Duration::from_millis(1), &mut others);
     assert!(nothing.await.is_err());
-    streams[0].confirm(taken - 1_000).unwrap();
+    streams[0].confirm(told(taken - 1_000)).unwrap();
     let granted = others.await;
     assert!(
         granted.iter().all(|one| *one >= PACKET as usize / 2),
@@ -139,7 +145,7 @@ async fn a_stream_that_does_not_move_is_told_after_the_limit_and_one_that_moves_
     let moving = async {
         for bytes in 1..=100 {
             tokio::time::sleep(Duration::from_secs(19)).await;
-            stream.confirm(bytes).unwrap();
+            stream.confirm(told(bytes)).unwrap();
         }
     };
     tokio::select! {
@@ -150,7 +156,7 @@ async fn a_stream_that_does_not_move_is_told_after_the_limit_and_one_that_moves_
     stream.stalled().await;
     let last = Duration::from_secs(1_900);
     assert_eq!(started.elapsed(), last + STALL_LIMIT);
-    stream.confirm(1_000).unwrap();
+    stream.confirm(told(1_000)).unwrap();
     let idle = tokio::time::timeout(Duration::from_secs(3_600), stream.stalled());
     assert!(idle.await.is_err(), "nothing is outstanding");
 }
@@ -162,7 +168,7 @@ async fn a_reader_of_one_byte_a_second_gets_no_more_than_the_start() {
     let mut written = all(&stream);
     for confirmed in 1..=3_600 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        stream.confirm(confirmed).unwrap();
+        stream.confirm(told(confirmed)).unwrap();
         written += all(&stream);
         assert!(written - confirmed <= 2 * START_BYTES);
     }
@@ -173,13 +179,13 @@ async fn a_confirmation_beyond_what_was_written_is_refused() {
     let bulk = bulk();
     let stream = bulk.open(3, BulkClass::Proposal);
     assert_eq!(stream.acquire(100).await, 100);
-    assert!(bulk.confirm(3, 101).is_err());
-    assert!(bulk.confirm(11, 1).is_err());
-    bulk.confirm(3, 100).unwrap();
+    assert!(bulk.confirm(3, told(101)).is_err());
+    assert!(bulk.confirm(11, told(1)).is_err());
+    bulk.confirm(3, told(100)).unwrap();
     stream.all_confirmed().await;
     drop(stream);
     // Late, for a stream that is over.
-    bulk.confirm(3, 100).unwrap();
+    bulk.confirm(3, told(100)).unwrap();
 }
 
 proptest! {
@@ -202,7 +208,7 @@ proptest! {
                 0 if bytes % 3 == 0 => drop(open.remove(&id)),
                 0 => {
                     entry.2 = entry.1;
-                    entry.0.confirm(entry.1).unwrap();
+                    entry.0.confirm(told(entry.1)).unwrap();
                 }
                 granted => entry.1 += granted,
             }

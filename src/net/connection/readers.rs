@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::net::budget::{Budget, Spending};
+use crate::net::confirm::Confirmation;
 use crate::net::frames::{FrameReader, NOT_ALLOWED, ReadFailure, UNKNOWN_KIND, read_kind};
 use crate::net::{ConsensusEvent, TransactionsEvent, bodies, sync_stream};
 use crate::wire::messages::MAX_TRANSACTION_IDS;
@@ -114,8 +115,14 @@ async fn read_consensus(shared: &Shared, mut reader: FrameReader) -> Result<(), 
     };
     let mut announced = false;
     while let Some(message) = reader.next::<ConsensusMessage>().await? {
-        if let ConsensusMessage::Consumed { stream, bytes } = message {
-            let confirmed = shared.peer.bulk.confirm(stream, bytes);
+        if let ConsensusMessage::Consumed {
+            stream,
+            bytes,
+            at_us,
+        } = message
+        {
+            let confirmation = Confirmation { bytes, at_us };
+            let confirmed = shared.peer.bulk.confirm(stream, confirmation);
             confirmed.map_err(|error| ReadFailure::Content {
                 kind,
                 detail: error.to_string(),

@@ -277,7 +277,11 @@ async fn a_reader_that_never_confirms_blocks_only_bulk() {
 
     // A confirmation lets more out; one beyond what was written ends the connection.
     for (bytes, expected) in [(written, None), (u64::MAX, Some("confirmed"))] {
-        let message = ConsensusMessage::Consumed { stream: id, bytes };
+        let message = ConsensusMessage::Consumed {
+            stream: id,
+            bytes,
+            at_us: 0,
+        };
         let frame = encode_frame(StreamKind::Consensus, &message).unwrap();
         consensus.write_all(&frame).await.unwrap();
         if expected.is_none() {

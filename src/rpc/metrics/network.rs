@@ -163,7 +163,7 @@ fn traffic(peers: &[PeerInfo], to: &mut Families) -> fmt::Result {
     )?;
     to.gauges(
         "timed_peer_bulk_delay_seconds",
-        "The path's round trip above its least of late when bulk was last confirmed",
+        "The delay that bulk caused on the way there, over the last round trip with bulk",
         peers
             .iter()
             .map(|peer| (labels(peer), peer.bulk_delay_us as f64 / 1_000_000.0)),

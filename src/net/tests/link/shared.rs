@@ -56,8 +56,7 @@ fn eight_peers_on_one_uplink() {
         let bulk = parts.iter().sum::<f64>() / (30.0 * 2_500_000.0);
         println!("8 peers: vote p99 {p99:?}, fairness {jain}, bulk {bulk}, {parts:?}");
         assert!(p99 <= Duration::from_millis(100), "{p99:?}");
-        // 0.9 is the aim.
-        assert!(jain >= 0.55, "{jain} {parts:?}");
+        assert!(jain >= 0.9, "{jain} {parts:?}");
         assert!(bulk >= 0.88, "{bulk}");
     });
 }
@@ -119,6 +118,6 @@ fn beside_a_download_of_another_program() {
             one.vote_p99()
         );
         // 0.2 is the aim.
-        assert!(ours >= 0.05, "{ours} {theirs}");
+        assert!(ours >= 0.1, "{ours} {theirs}");
     });
 }

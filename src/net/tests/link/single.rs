@@ -37,10 +37,10 @@ fn the_reference_link_one_way() {
 
 #[test]
 fn the_reference_link_both_ways() {
-    // 0.88 each way is the aim; what holds is in docs/liveness.md, with the reason.
     let figures = row((20, 40, 100), 0, true, (5, 10));
-    figures.assert(Duration::from_millis(80), 0.70);
-    assert!(figures.bulk[1] >= 0.45, "{figures:?}");
+    // 0.88 each way is the aim.
+    figures.assert(Duration::from_millis(77), 0.86);
+    assert!(figures.bulk[1] >= 0.86, "{figures:?}");
 }
 
 #[test]
@@ -52,8 +52,7 @@ fn a_slow_link() {
 #[test]
 fn a_fast_link() {
     let figures = row((100, 40, 100), 0, false, (3, 3));
-    // 0.90 is the aim.
-    figures.assert(allowed(100, 40), 0.88);
+    figures.assert(allowed(100, 40), 0.90);
 }
 
 #[test]

@@ -114,6 +114,7 @@ async fn break_it(session: &mut Session, violation: Violation) -> Option<SendStr
             let confirmation = ConsensusMessage::Consumed {
                 stream: 1_000_003,
                 bytes: 1,
+                at_us: 0,
             };
             let mut consensus = session.open(StreamKind::Consensus).await?;
             write(&mut consensus, StreamKind::Consensus, &confirmation).await?;
@@ -196,7 +197,10 @@ async fn break_sync(session: &Session, violation: Violation) -> Option<SendStrea
     write(&mut send, StreamKind::Sync, &request).await?;
     let second = match violation {
         Violation::SecondRequest => request,
-        _ => SyncUp::Consumed { bytes: u64::MAX },
+        _ => SyncUp::Consumed {
+            bytes: u64::MAX,
+            at_us: 0,
+        },
     };
     write(&mut send, StreamKind::Sync, &second).await?;
     Some(send)
