@@ -61,7 +61,7 @@ fn describe(sync: &Value) -> String {
         true => shown,
         false => format!(
             "{shown}\n\n{}",
-            output::table(&["REPLACED", "NOW", "WHY"], &rows)
+            output::table(&["REPLACED", "NOW", "WHY"], &rows, output::red)
         ),
     }
 }

@@ -247,7 +247,7 @@ fn messages_of_the_other_streams() {
     let (first, last) = (Height(257), Height(512));
     let request = SyncUp::Request(SyncRequest::Bodies { first, last });
     same(&request, (0u32, (1u32, 257u64, 512u64)));
-    same(&SyncUp::Consumed { bytes: 9 }, (1u32, 9u64));
+    same(&SyncUp::Consumed { bytes: 9, at_us: 7 }, (1u32, 9u64, 7u64));
     let headers = SyncResponse::Headers(vec![sample_header(); 2]);
     same(&headers, (0u32, vec![header(); 2]));
     same(
