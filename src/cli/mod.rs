@@ -38,7 +38,7 @@ To make a masternode:    timed init --name NAME --ip ADDRESS     keys, certifica
                          timed genesis build --certs FOLDER      once, by one of all operators
                          timed genesis install --genesis FILE --certs FOLDER
                          timed run
-To look at it:           timed status, timed peers, timed sync (add --watch), or the page at its RPC port
+To look at it:           timed status, peers or sync (add --watch), or the page at its RPC port
 When something is wrong: timed doctor
 To ask it anything:      timed rpc help
 

@@ -11,7 +11,7 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(90);
 
 /// The bounds of `docs/protocol.md` and of the module that has each.
 const PINGS_OUTSTANDING: u64 = 16;
-const BULK_BYTES: u64 = 32 << 20;
+const BULK_BYTES: u64 = 20 << 20;
 const REFUSALS_SHOWN: usize = 100;
 const POOL_TRANSACTIONS: usize = 10_000;
 const POOL_BYTES: usize = 100_000_000;
