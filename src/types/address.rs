@@ -81,7 +81,7 @@ impl Serialize for Address {
         if serializer.is_human_readable() {
             serializer.serialize_str(&hex::encode(self.0))
         } else {
-            self.0.serialize(serializer)
+            super::fixed::serialize(&self.0, serializer)
         }
     }
 }
@@ -89,7 +89,7 @@ impl Serialize for Address {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if !deserializer.is_human_readable() {
-            return <[u8; 32]>::deserialize(deserializer).map(Address);
+            return super::fixed::deserialize(deserializer).map(Address);
         }
         let text = String::deserialize(deserializer)?;
         let mut bytes = [0; 32];

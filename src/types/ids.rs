@@ -62,12 +62,7 @@ macro_rules! byte_id {
                 if serializer.is_human_readable() {
                     return serializer.collect_str(self);
                 }
-                use serde::ser::SerializeTuple;
-                let mut tuple = serializer.serialize_tuple($length)?;
-                for byte in &self.0 {
-                    tuple.serialize_element(byte)?;
-                }
-                tuple.end()
+                super::fixed::serialize(&self.0, serializer)
             }
         }
 
@@ -84,24 +79,11 @@ macro_rules! byte_id {
                     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
                         text.parse().map_err(E::custom)
                     }
-
-                    fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                        self,
-                        mut seq: A,
-                    ) -> Result<$name, A::Error> {
-                        let mut bytes = [0; $length];
-                        for (at, byte) in bytes.iter_mut().enumerate() {
-                            *byte = seq
-                                .next_element()?
-                                .ok_or_else(|| serde::de::Error::invalid_length(at, &self))?;
-                        }
-                        Ok($name(bytes))
-                    }
                 }
                 if d.is_human_readable() {
                     d.deserialize_str(Visitor)
                 } else {
-                    d.deserialize_tuple($length, Visitor)
+                    super::fixed::deserialize(d).map($name)
                 }
             }
         }

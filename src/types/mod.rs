@@ -8,6 +8,7 @@ pub mod ban;
 pub mod block;
 pub mod codec;
 pub mod directory;
+mod fixed;
 pub mod genesis;
 #[cfg(test)]
 pub(crate) mod golden;
