@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 use timed::node::files::{DataDir, DataDirLock};
 
-use super::get;
-use super::{Done, Place};
+use super::{Done, Place, get, until};
 
 /// The findings, and whether there was a fault.
 fn doctor(place: &Place, name: &str) -> (Value, i32) {
@@ -86,12 +85,10 @@ fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step(
     says(&alone, "database", "good", "in use by the running node");
 
     let beta = place.start("beta");
-    let both = loop {
+    let both = until("nothing is wrong", || {
         let (findings, code) = doctor(&place, "alpha");
-        if code == 0 {
-            break findings;
-        }
-    };
+        (code == 0).then_some(findings)
+    });
     says(
         &both,
         "masternode",
@@ -206,13 +203,13 @@ fn a_refusal_is_explained_on_both_sides() {
     std::fs::rename(place.path("beta/consensus.key"), place.path("kept")).unwrap();
     let _alpha = place.start("alpha");
     let _beta = place.start_full("beta");
-    let refused = loop {
+    let refused = until("alpha refused beta", || {
         let (findings, _) = doctor(&place, "alpha");
-        let text = findings.to_string();
-        if text.contains("pin_mismatch") {
-            break findings;
-        }
-    };
+        findings
+            .to_string()
+            .contains("pin_mismatch")
+            .then_some(findings)
+    });
     let finding = find(
         &refused,
         "masternode",
@@ -225,12 +222,13 @@ fn a_refusal_is_explained_on_both_sides() {
             .contains("get beta's newest record"),
         "{finding}"
     );
-    let told = loop {
+    let told = until("beta is told", || {
         let (findings, _) = doctor(&place, "beta");
-        if findings.to_string().contains("pin_mismatch") {
-            break findings;
-        }
-    };
+        findings
+            .to_string()
+            .contains("pin_mismatch")
+            .then_some(findings)
+    });
     find(
         &told,
         "masternode",

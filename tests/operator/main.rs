@@ -19,9 +19,22 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use support::{Done, Place, Running};
+use tokio::time::Instant;
 
 /// No step of a test takes so long; what hangs fails.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Asks a node again and again until it says what it should.
+#[track_caller]
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < LIMIT, "not in time: {what}");
+    }
+}
 
 /// Sends `GET path` to a node's RPC port and gives the connection, with the answer unread.
 fn open(address: &str, path: &str, headers: &str) -> TcpStream {

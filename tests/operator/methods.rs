@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use timed::rpc::Cookie;
 
-use super::{Place, post, post_with};
+use super::{Place, post, post_with, until};
 
 const ADDRESS: &str = "127.0.8.3:24201";
 
@@ -192,7 +192,9 @@ fn a_watched_view_is_shown_again_and_waits_for_a_node_that_is_away() {
             .contains("the node is not running")
     );
     let _node = place.start("alpha");
-    while next()["connected"].is_null() {}
+    until("the node answers", || {
+        next()["connected"].is_array().then_some(())
+    });
     assert!(next()["connected"].is_array());
     watching.kill().unwrap();
     watching.wait().unwrap();

@@ -1,11 +1,12 @@
 //! The live page in a browser: Debian's Chromium, without a window, driven over its DevTools pipe.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::{Value, json};
 
-use super::{Place, get};
+use super::{LIMIT, Place, get, until};
 
 const BROWSER: &str = "/usr/bin/chromium";
 
@@ -13,7 +14,7 @@ const BROWSER: &str = "/usr/bin/chromium";
 struct Browser {
     process: Child,
     to: ChildStdin,
-    from: BufReader<ChildStdout>,
+    from: Receiver<Value>,
     next_id: u64,
     session: Option<String>,
     /// What the page did meanwhile.
@@ -37,9 +38,22 @@ impl Browser {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut messages = BufReader::new(process.stdout.take().unwrap());
+        let (sender, from) = channel();
+        std::thread::spawn(move || {
+            let mut message = Vec::new();
+            while messages.read_until(0, &mut message).unwrap_or(0) > 0 {
+                message.pop();
+                let parsed = serde_json::from_slice(&message).unwrap();
+                if sender.send(parsed).is_err() {
+                    break;
+                }
+                message.clear();
+            }
+        });
         let mut browser = Self {
             to: process.stdin.take().unwrap(),
-            from: BufReader::new(process.stdout.take().unwrap()),
+            from,
             process,
             next_id: 0,
             session: None,
@@ -52,6 +66,8 @@ impl Browser {
         for part in ["Log", "Runtime", "Network", "Page"] {
             browser.call(&format!("{part}.enable"), json!({}));
         }
+        let enabled = json!({ "enabled": true });
+        browser.call("Page.setLifecycleEventsEnabled", enabled);
         browser
     }
 
@@ -65,7 +81,7 @@ impl Browser {
             .write_all(format!("{message}\0").as_bytes())
             .unwrap();
         loop {
-            let answer = self.next();
+            let answer = self.next(method);
             if answer["id"] == self.next_id {
                 assert!(answer["error"].is_null(), "{method}: {answer}");
                 return answer["result"].clone();
@@ -74,19 +90,21 @@ impl Browser {
         }
     }
 
-    fn next(&mut self) -> Value {
-        let mut message = Vec::new();
-        self.from.read_until(0, &mut message).unwrap();
-        assert_eq!(message.pop(), Some(0), "the browser has ended");
-        serde_json::from_slice(&message).unwrap()
+    /// The browser's next message; one that says nothing for long, or has ended, fails the test.
+    fn next(&mut self, awaited: &str) -> Value {
+        let message = self.from.recv_timeout(LIMIT);
+        message.unwrap_or_else(|error| panic!("the browser does not answer {awaited}: {error}"))
     }
 
-    /// Goes to a page. A question asked before it is there may be lost with the page before.
+    /// Goes to a page and waits until it is loaded: a question asked earlier is put to the page before, whose own load
+    /// event may still come, and is lost with it.
     fn open(&mut self, url: &str) {
-        self.events.clear();
-        self.call("Page.navigate", json!({ "url": url }));
-        while self.events("Page.loadEventFired").next().is_none() {
-            let event = self.next();
+        let gone = self.call("Page.navigate", json!({ "url": url }));
+        let loaded = |event: &Value| {
+            event["loaderId"] == gone["loaderId"] && event["name"].as_str() == Some("load")
+        };
+        while !self.events("Page.lifecycleEvent").any(loaded) {
+            let event = self.next(url);
             self.events.push(event);
         }
     }
@@ -135,17 +153,21 @@ fn a_browser_shows_the_node_live_in_light_and_dark_wide_and_narrow() {
     let _beta = place.start("beta");
     // One block, so that there is something to show.
     let (address, host) = ("127.0.8.13:24201", "Host: 127.0.8.13:24201\r\n");
-    while get(address, "/health", host).2.contains("\"height\":0") {}
+    until("a block", || {
+        let health = get(address, "/health", host).2;
+        (!health.contains("\"height\":0")).then_some(())
+    });
 
     let mut browser = Browser::start(&place);
     browser.open(&format!("http://{address}/"));
-    let text = loop {
-        let text = browser.evaluate("document.body ? document.body.innerText : ''");
+    let text = until("both masternodes on the page", || {
+        let text = browser.evaluate("document.body.innerText");
         let text = text.as_str().unwrap().to_lowercase();
-        if text.contains("beta") && text.contains("2 of 2: alpha, beta") {
-            break text;
-        }
-    };
+        // Who signed is listed in the order of the keys, which are drawn.
+        let both = ["2 of 2: alpha, beta", "2 of 2: beta, alpha"];
+        let shown = both.iter().any(|signers| text.contains(signers));
+        shown.then_some(text)
+    });
     for words in [
         "height",
         "quorum",
@@ -177,7 +199,9 @@ fn a_browser_shows_the_node_live_in_light_and_dark_wide_and_narrow() {
     let height = "document.body.innerText.match(/height\\s+(\\d+)/i)?.[1]";
     let before = browser.evaluate(height);
     assert!(before.is_string(), "{text}");
-    while browser.evaluate(height) == before {}
+    until("the height moves", || {
+        (browser.evaluate(height) != before).then_some(())
+    });
 
     let own = format!("http://{address}/");
     for request in browser.events("Network.requestWillBeSent") {

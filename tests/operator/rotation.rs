@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tokio::time::Instant;
 
-use super::LIMIT;
-use super::Place;
+use super::{Place, until};
 
 /// Who is connected to a node, by name: the connection and the key.
 type Connected = BTreeMap<String, (u64, String)>;
@@ -24,18 +22,6 @@ fn connected(place: &Place, node: &str) -> Connected {
             (name, (peer["connection"].as_u64().unwrap(), key))
         })
         .collect()
-}
-
-/// Asks a node again and again until it says what it should.
-#[track_caller]
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(start.elapsed() < LIMIT, "not in time: {what}");
-    }
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use super::{Place, get, open};
+use super::{Place, get, open, until};
 
 /// The header that a browser sends.
 fn host(address: &str) -> String {
@@ -56,13 +56,12 @@ fn a_running_node_serves_metrics_and_a_live_page() {
     let (address, host) = ("127.0.8.1:24201", host("127.0.8.1:24201"));
 
     // Consensus tells who it reaches a moment after the start.
-    let (head, metrics) = loop {
+    let (head, metrics) = until("the own power is present", || {
         let (status, head, metrics) = get(address, "/metrics", &host);
         assert_eq!(status, 200);
-        if metrics.contains("\ntimed_quorum_power_present 1.0") {
-            break (head, metrics);
-        }
-    };
+        let present = metrics.contains("\ntimed_quorum_power_present 1.0");
+        present.then_some((head, metrics))
+    });
     assert!(
         head.contains("content-type: application/openmetrics-text"),
         "{head}"
@@ -119,12 +118,10 @@ fn a_running_node_serves_metrics_and_a_live_page() {
         assert!(!first[part].is_null(), "{part}: {first}");
     }
     // Slots of 5 s: a block comes, with the names of those who signed it.
-    let block = loop {
+    let block = until("a block", || {
         let state = event_named(&mut events, "state");
-        if let Some(block) = state["blocks"].get(0) {
-            break block.clone();
-        }
-    };
+        state["blocks"].get(0).cloned()
+    });
     assert_eq!(block["certificate"]["signers"][0], "alpha");
     let sample = event_named(&mut events, "sample");
     assert_eq!(sample["sent"].as_array().unwrap().len(), 5);
@@ -153,7 +150,8 @@ fn no_more_than_eight_pages_are_served_and_a_closed_one_frees_its_place() {
     drop(pages.pop());
     // The node sees that the page is gone when it next sends to it.
     let kept = pages.first_mut().unwrap();
-    while listen(address).is_err() {
+    until("a place is free", || {
         assert!(next_event(kept).is_some());
-    }
+        listen(address).ok()
+    });
 }

@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Done, Place, get};
+use serde_json::Value;
+
+use super::{Done, Place, get, until};
 
 /// A command that must fail with these words, on one line and with nothing of the passphrases.
 #[track_caller]
@@ -13,6 +15,14 @@ fn refused(place: &Place, arguments: &str, words: &str) -> Done {
     assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
     assert!(!done.stderr.contains("horse"), "{}", done.stderr);
     done
+}
+
+/// The first entry of alpha's history, once there is one: the first slot's reward.
+fn first_entry(place: &Place) -> Value {
+    until("the first slot's reward", || {
+        let entries = place.must("wallet history --data-dir alpha --json").json();
+        entries.get(0).cloned()
+    })
 }
 
 #[test]
@@ -74,7 +84,7 @@ fn a_passphrase_guards_sending_and_nothing_is_lost_on_the_way() {
     assert_eq!(wallet(), encrypted);
 
     let _node = place.start("alpha");
-    while place.must("wallet history --data-dir alpha --json").json()[0].is_null() {}
+    first_entry(&place);
     let send = format!("wallet send --data-dir alpha --json {} 1", address.trim());
     refused(&place, &send, "name a file with it");
     refused(
@@ -110,7 +120,7 @@ fn a_fee_is_the_lowest_a_rate_or_an_amount() {
     let address = place.must("wallet address --data-dir alpha").stdout;
     let address = address.trim();
     let _node = place.start("alpha");
-    while place.must("wallet history --data-dir alpha --json").json()[0].is_null() {}
+    first_entry(&place);
     let send = |options: &str| {
         let command = format!("wallet send --data-dir alpha --json {address} 1 {options}");
         let sent = place.must(&command).json();
@@ -156,11 +166,14 @@ fn a_fee_is_the_lowest_a_rate_or_an_amount() {
     // Each was measured from its submission to its block.
     let host = "Host: 127.0.8.9:24201\r\n";
     let count = "timed_transaction_finality_seconds_count 4";
-    while !get("127.0.8.9:24201", "/metrics", host).2.contains(count) {}
+    until("four are counted", || {
+        let metrics = get("127.0.8.9:24201", "/metrics", host).2;
+        metrics.contains(count).then_some(())
+    });
 }
 
 /// An amount in its smallest units.
-fn units(amount: &serde_json::Value) -> u64 {
+fn units(amount: &Value) -> u64 {
     amount.as_str().unwrap().replace('.', "").parse().unwrap()
 }
 
@@ -174,12 +187,7 @@ fn history_tells_what_was_received_sent_and_earned() {
     let other = other.trim();
     let _node = place.start("alpha");
     // The first slot's reward is what there is to spend.
-    let earned = loop {
-        let entries = place.must("wallet history --data-dir alpha --json").json();
-        if let Some(first) = entries.get(0) {
-            break first.clone();
-        }
-    };
+    let earned = first_entry(&place);
     assert_eq!(earned["kind"], "reward", "{earned}");
     let sent = place
         .must(&format!("wallet send --data-dir alpha --json {other} 12.5"))
