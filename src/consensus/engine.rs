@@ -216,28 +216,11 @@ fn answer(
             resume.resume_with(())
         }
         Effect::PublishConsensusMsg(message, resume) => {
-            outputs.push(Output::Publish(match message {
-                consensus::SignedConsensusMsg::Vote(vote) => {
-                    ConsensusMessage::Vote(context::from_vote(&vote))
-                }
-                consensus::SignedConsensusMsg::Proposal(proposal) => {
-                    ConsensusMessage::Proposal(context::from_proposal(&proposal))
-                }
-            }));
+            outputs.push(Output::Publish(from_message(message)));
             resume.resume_with(())
         }
         Effect::PublishLivenessMsg(message, resume) => {
-            outputs.push(Output::Publish(match message {
-                consensus::LivenessMsg::Vote(vote) => {
-                    ConsensusMessage::Vote(context::from_vote(&vote))
-                }
-                consensus::LivenessMsg::PolkaCertificate(polka) => {
-                    ConsensusMessage::Polka(context::from_polka(&polka))
-                }
-                consensus::LivenessMsg::SkipRoundCertificate(certificate) => {
-                    ConsensusMessage::Round(context::from_round_certificate(&certificate))
-                }
-            }));
+            outputs.push(Output::Publish(from_liveness(message)));
             resume.resume_with(())
         }
         Effect::RepublishVote(vote, resume) => {
@@ -287,6 +270,29 @@ fn answer(
         // Commit certificates do not go through the engine: see the module of the host.
         Effect::CertVerifiedSyncValue(_, _, resume) => resume.resume_with(()),
         Effect::CertRejectedSyncValue(_, _, _, resume) => resume.resume_with(()),
+    }
+}
+
+fn from_message(message: consensus::SignedConsensusMsg<EngineContext>) -> ConsensusMessage {
+    match message {
+        consensus::SignedConsensusMsg::Vote(vote) => {
+            ConsensusMessage::Vote(context::from_vote(&vote))
+        }
+        consensus::SignedConsensusMsg::Proposal(proposal) => {
+            ConsensusMessage::Proposal(context::from_proposal(&proposal))
+        }
+    }
+}
+
+fn from_liveness(message: consensus::LivenessMsg<EngineContext>) -> ConsensusMessage {
+    match message {
+        consensus::LivenessMsg::Vote(vote) => ConsensusMessage::Vote(context::from_vote(&vote)),
+        consensus::LivenessMsg::PolkaCertificate(polka) => {
+            ConsensusMessage::Polka(context::from_polka(&polka))
+        }
+        consensus::LivenessMsg::SkipRoundCertificate(certificate) => {
+            ConsensusMessage::Round(context::from_round_certificate(&certificate))
+        }
     }
 }
 

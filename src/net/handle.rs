@@ -28,7 +28,7 @@ use super::{
 use crate::env::WallClock;
 use crate::types::{Ban, Height, MasternodeDirectory, NodeId, PeerIp, Tip};
 use crate::wire::{
-    BodyHeader, CloseReason, ConsensusMessage, FrameError, ReachSet, StreamKind, SyncRequest,
+    BodyHeader, CloseReason, ConsensusMessage, FrameError, StreamKind, SyncRequest,
     TransactionsMessage, encode_frame,
 };
 
@@ -77,22 +77,7 @@ pub fn start(
     let endpoint = Endpoint::start(&identity, &environment, &config.timing)?;
     let (mailbox_in, mailbox) = mpsc::channel(MAILBOX);
     let bans = Bans::new(config.bans.clone(), environment.clock.now_ms());
-    let published = Published {
-        view: watch::Sender::new(View {
-            peers: Arc::default(),
-            known: Arc::default(),
-            refused: Arc::default(),
-            counts: Arc::default(),
-            directory: Arc::new(pins.directory().clone()),
-            own,
-        }),
-        reach: watch::Sender::new(ReachSet::default()),
-        changes: watch::Sender::new(0),
-        bans: watch::Sender::new(BanList {
-            version: 0,
-            bans: bans.list(environment.clock.now_ms()),
-        }),
-    };
+    let published = Published::new(own, &pins, bans.list(environment.clock.now_ms()));
     let admission = Admission::default();
     let handle = NetHandle {
         view: published.view.subscribe(),

@@ -31,7 +31,7 @@ use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::{Direction, NetConfig, NetCounts, NetError};
 use crate::env::{Offload, WallClock};
-use crate::types::{MasternodeDirectory, NodeId, PeerIp};
+use crate::types::{Ban, MasternodeDirectory, NodeId, PeerIp};
 use crate::wire::{CloseCode, CloseReason, ReachSet};
 
 mod bans;
@@ -93,6 +93,25 @@ pub(super) struct Published {
     pub changes: watch::Sender<u64>,
     /// The bans in force.
     pub bans: watch::Sender<BanList>,
+}
+
+impl Published {
+    /// Nobody is connected or known yet.
+    pub(super) fn new(own: NodeId, pins: &PinPolicy, bans: Vec<Ban>) -> Self {
+        Self {
+            view: watch::Sender::new(View {
+                peers: Arc::default(),
+                known: Arc::default(),
+                refused: Arc::default(),
+                counts: Arc::default(),
+                directory: Arc::new(pins.directory().clone()),
+                own,
+            }),
+            reach: watch::Sender::new(ReachSet::default()),
+            changes: watch::Sender::new(0),
+            bans: watch::Sender::new(BanList { version: 0, bans }),
+        }
+    }
 }
 
 /// The actor's state.

@@ -6,11 +6,9 @@
 //! network (every peer is told), and last the store.
 //!
 //! A part whose task ends without being asked ends the node: [`Node::wait`] returns its reason.
-//!
-//! Queues from the network into the parts are bounded by the constants below. A full one holds
-//! back that stream's reader, and by QUIC's flow control the sender; nothing is dropped here.
 
 mod bans;
+mod base;
 mod environment;
 pub mod files;
 pub mod formats;
@@ -22,22 +20,23 @@ pub mod setup;
 mod tasks;
 pub mod wallet;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, ChainError};
-use crate::config::{AGENT, NodeFacts};
+use crate::config::AGENT;
 use crate::consensus::{self, ConsensusHandle, ConsensusParts};
 use crate::mempool::{self, Mempool};
-use crate::net::{self, Identity, Inbound, NetError, NetHandle};
+use crate::net::{self, Identity, NetError, NetHandle};
 use crate::rpc::{self, NodeDescription, RpcContext, RpcError};
 use crate::store::{Store, StoreError};
 use crate::sync::{self, SyncHandle, SyncParts};
 use crate::types::MasternodeDirectory;
 
+use base::{Base, BaseParts};
 pub use environment::NodeEnvironment;
 use files::DataDirLock;
 pub use files::NodeFiles;
@@ -48,15 +47,6 @@ use tasks::Tasks;
 
 /// The longest time that stopping may take.
 pub const STOP_LIMIT: Duration = Duration::from_secs(5);
-
-/// Consensus events waiting, at most. A complete body holds up to 4 MB, so this bounds memory too.
-const CONSENSUS_QUEUE: usize = 128;
-
-/// Messages waiting for the mempool, at most; each is at most 1 MiB.
-const TRANSACTIONS_QUEUE: usize = 64;
-
-/// Requests waiting for the sync server, at most; each holds one open stream.
-const SYNC_QUEUE: usize = 64;
 
 /// A running node.
 pub struct Node {
@@ -157,168 +147,105 @@ impl Node {
     /// Starts a node. Must be called on a tokio runtime.
     pub async fn start(files: NodeFiles, environment: NodeEnvironment) -> Result<Node, NodeError> {
         let own_masternode = files.own_masternode();
-        let own_ip = files.own_record().map(|record| record.ip);
-        let description = describe(&files, own_masternode);
-        let NodeFiles {
-            dir,
-            config,
-            genesis,
-            directory,
-            identity,
-            consensus_key,
-            lock,
-            ..
-        } = files;
+        let node = describe(&files, own_masternode);
+        let (clock, entropy, offload) =
+            (environment.clock, environment.entropy, environment.offload);
         let mut tasks = Tasks::default();
-
-        let store = {
-            let (backend, threads) = (environment.store, environment.store_threads);
-            let genesis = genesis.clone();
-            let opening = move || Store::open(backend, genesis, threads);
-            environment.offload.run(opening).await?
-        };
-        let chain = Chain::open(genesis.clone(), store.clone(), environment.offload).await?;
-        let earlier_peers = store.earlier_peers().await?;
-        let earlier_bans = store.bans().await?;
-
-        let (consensus_in, consensus_events) = mpsc::channel(CONSENSUS_QUEUE);
-        let (transactions_in, transactions_events) = mpsc::channel(TRANSACTIONS_QUEUE);
-        let (sync_in, sync_requests) = mpsc::channel(SYNC_QUEUE);
-        let net_config = config.net_config(NodeFacts {
-            network: genesis.network,
-            genesis: chain.genesis_hash(),
+        let base = BaseParts {
+            config: files.config,
+            genesis: files.genesis.clone(),
+            directory: files.directory,
+            identity: files.identity,
             own_masternode,
-            recorded_ip: own_ip,
-            earlier_peers: earlier_peers
-                .into_iter()
-                .map(|(ip, port)| ip.with_port(port))
-                .collect(),
-            bans: earlier_bans,
             timing: environment.timing,
-        });
-        let cancel = CancellationToken::new();
-        let (net, running) = net::start(
-            net_config,
-            identity,
-            directory,
-            net::NetEnvironment {
+            backend: environment.store,
+            threads: environment.store_threads,
+            net: net::NetEnvironment {
                 socket: environment.socket,
                 runtime: environment.runtime,
-                clock: environment.clock.clone(),
-                entropy: environment.entropy.clone(),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
                 pins: environment.pins,
-                offload: environment.offload,
+                offload,
             },
-            Inbound {
-                consensus: own_masternode.map(|_| consensus_in),
-                transactions: transactions_in,
-                sync: sync_in,
-            },
-            chain.watch_tip(),
-            cancel.clone(),
-        )?;
-        tasks.add("the network", cancel, running);
+        };
+        let base = Base::start(base, &mut tasks).await?;
+        let (chain, net) = (base.chain, base.net);
 
-        let cancel = CancellationToken::new();
-        let saving = peers::keep(store.clone(), net.clone(), cancel.clone());
-        tasks.add("the list of peers", cancel, saving);
-
-        let cancel = CancellationToken::new();
-        let (stored, bans_stored) = watch::channel(0);
-        let saving = bans::keep(store.clone(), net.clone(), stored, cancel.clone());
-        tasks.add("the list of bans", cancel, saving);
-
-        let cancel = CancellationToken::new();
-        let (mempool, running) = mempool::start(
-            chain.clone(),
-            net.clone(),
-            transactions_events,
-            environment.offload,
-            cancel.clone(),
-        );
-        tasks.add("the mempool", cancel, running);
-
-        let cancel = CancellationToken::new();
+        let transactions = base.transactions_events;
+        let Ok(mempool) = tasks.part("the mempool", |cancel| {
+            let started = mempool::start(chain.clone(), net.clone(), transactions, offload, cancel);
+            Ok::<_, Infallible>(started)
+        });
         let parts = SyncParts {
             chain: chain.clone(),
             net: net.clone(),
-            serve: sync_requests,
+            serve: base.sync_requests,
             masternode: own_masternode.is_some(),
-            offload: environment.offload,
+            offload,
         };
-        let (sync, running) = sync::start(parts, cancel.clone());
-        tasks.add("sync", cancel, running);
-
-        let consensus = match (consensus_key, own_masternode) {
-            (Some(key), Some(_)) => {
-                let cancel = CancellationToken::new();
-                let parts = ConsensusParts {
-                    key,
-                    chain: chain.clone(),
-                    mempool: mempool.clone(),
-                    net: net.clone(),
-                    inbound: consensus_events,
-                    wal: store.wal(),
-                    state: environment.consensus_state,
-                    clock: environment.clock.clone(),
-                    offload: environment.offload,
-                    unsafe_sign: environment.unsafe_sign,
-                };
-                let (handle, running) = consensus::start(parts, cancel.clone());
-                tasks.add("consensus", cancel, running);
-                Some(handle)
-            }
-            _ => None,
-        };
+        let Ok(sync) = tasks.part("sync", |cancel| {
+            Ok::<_, Infallible>(sync::start(parts, cancel))
+        });
+        let key = files.consensus_key.filter(|_| own_masternode.is_some());
+        let consensus = key.map(|key| {
+            let parts = ConsensusParts {
+                key,
+                chain: chain.clone(),
+                mempool: mempool.clone(),
+                net: net.clone(),
+                inbound: base.consensus_events,
+                wal: base.store.wal(),
+                state: environment.consensus_state,
+                clock: clock.clone(),
+                offload,
+                unsafe_sign: environment.unsafe_sign,
+            };
+            let Ok(handle) = tasks.part("consensus", |cancel| {
+                Ok::<_, Infallible>(consensus::start(parts, cancel))
+            });
+            handle
+        });
 
         let reloader = Reloader {
-            dir,
-            genesis: genesis.clone(),
+            dir: files.dir,
+            genesis: files.genesis,
             own_masternode,
             net: net.clone(),
             consensus: consensus.clone(),
-            offload: environment.offload,
+            offload,
         };
         let stop_requested = CancellationToken::new();
-        let rpc_addr = match environment.rpc {
-            Some(rpc_environment) => {
-                let cancel = CancellationToken::new();
-                let context = RpcContext {
-                    chain: chain.clone(),
-                    mempool: mempool.clone(),
-                    net: net.clone(),
-                    bans_stored,
-                    sync: sync.clone(),
-                    consensus: consensus.clone(),
-                    reload: reloader.for_rpc(),
-                    node: description,
-                    clock: environment.clock.clone(),
-                    started_at_ms: environment.clock.now_ms(),
-                    stop_requested: stop_requested.clone(),
-                };
-                let (address, running) = rpc::start(
-                    context,
-                    rpc_environment,
-                    &environment.entropy,
-                    cancel.clone(),
-                )?;
-                tasks.add("the RPC", cancel, running);
-                Some(address)
-            }
-            None => None,
+        let context = RpcContext {
+            chain: chain.clone(),
+            mempool: mempool.clone(),
+            net: net.clone(),
+            bans_stored: base.bans_stored,
+            sync: sync.clone(),
+            consensus: consensus.clone(),
+            reload: reloader.for_rpc(),
+            node,
+            started_at_ms: clock.now_ms(),
+            clock,
+            stop_requested: stop_requested.clone(),
         };
+        let served = environment.rpc.map(|outside| {
+            tasks.part("the RPC", |cancel| {
+                rpc::start(context, outside, &entropy, cancel)
+            })
+        });
         Ok(Node {
-            store,
+            store: base.store,
             chain,
             mempool,
             net,
             sync,
             consensus,
-            rpc_addr,
+            rpc_addr: served.transpose()?,
             reloader,
             stop_requested,
             tasks,
-            _lock: lock,
+            _lock: files.lock,
         })
     }
 

@@ -1,5 +1,6 @@
 //! The node's tasks: each has a name, its own cancellation, and an owner that waits for it.
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,19 +26,35 @@ struct Task {
 }
 
 impl Tasks {
-    /// Starts a task that must run until `cancel`.
-    pub(super) fn add<E: Display>(
+    /// Starts a part of the node: `start` gives its handle and its work, which must run until the token is cancelled.
+    pub(super) fn part<H, W, E: Display, F>(
         &mut self,
         name: &'static str,
-        cancel: CancellationToken,
-        work: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) {
+        start: impl FnOnce(CancellationToken) -> Result<(H, W), F>,
+    ) -> Result<H, F>
+    where
+        W: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let cancel = CancellationToken::new();
+        let (handle, work) = start(cancel.clone())?;
         let work = async move { work.await.map_err(|error| error.to_string()) };
         self.tasks.push(Task {
             name,
             cancel,
             handle: tokio::spawn(work),
         });
+        Ok(handle)
+    }
+
+    /// Starts work without a handle.
+    pub(super) fn add<W, E: Display>(
+        &mut self,
+        name: &'static str,
+        start: impl FnOnce(CancellationToken) -> W,
+    ) where
+        W: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let Ok(()) = self.part(name, |cancel| Ok::<_, Infallible>(((), start(cancel))));
     }
 
     /// Waits until a task ends that was not asked to, and says why. Cancel-safe.
@@ -125,10 +142,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_task_to_end_gives_the_reason() {
         let mut tasks = Tasks::default();
-        let cancel = CancellationToken::new();
-        tasks.add("the network", cancel.clone(), until(cancel));
-        let failing = async { Err::<(), _>("disk full") };
-        tasks.add("the store", CancellationToken::new(), failing);
+        tasks.add("the network", until);
+        tasks.add("the store", |_| async { Err::<(), _>("disk full") });
         let reason = tasks.first_end().await.to_string();
         assert_eq!(reason, "the store failed: disk full");
         assert!(
@@ -142,13 +157,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_that_ends_unasked_or_panics_is_named() {
         let mut tasks = Tasks::default();
-        tasks.add("sync", CancellationToken::new(), async {
-            Ok::<_, String>(())
-        });
+        tasks.add("sync", |_| async { Ok::<_, String>(()) });
         let reason = tasks.first_end().await;
         assert!(matches!(reason, NodeError::TaskEnded { task: "sync" }));
         let panicking = async { panic!("index out of range") };
-        tasks.add::<String>("consensus", CancellationToken::new(), panicking);
+        tasks.add::<_, String>("consensus", |_| panicking);
         let reason = tasks.first_end().await.to_string();
         assert!(reason.contains("consensus failed") && reason.contains("index out of range"));
     }
@@ -158,16 +171,15 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Tasks::default();
         for name in ["first", "second"] {
-            let (cancel, order) = (CancellationToken::new(), order.clone());
-            let ended = until(cancel.clone());
-            tasks.add(name, cancel, async move {
-                let result = ended.await;
+            let order = order.clone();
+            tasks.add(name, |cancel| async move {
+                let result = until(cancel).await;
                 order.lock().unwrap().push(name);
                 result
             });
         }
         let stuck = std::future::pending::<Result<(), String>>();
-        tasks.add("stuck", CancellationToken::new(), stuck);
+        tasks.add("stuck", |_| stuck);
         let error = tasks.stop_newest_first(Duration::from_secs(5)).await;
         assert!(matches!(
             error,
