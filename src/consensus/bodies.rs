@@ -442,84 +442,12 @@ impl Bodies {
         }
     }
 
-    /// Bytes of a body have arrived.
-    pub(super) fn progress(&mut self, key: (Height, BlockHash), from: PeerIp, now: Instant) {
-        if let Some(body) = self.bodies.get_mut(&key)
-            && body.is_missing()
-        {
-            body.asked = Some(from);
-            body.last_progress = now;
-            body.next_try = now + FETCH_PATIENCE;
-        }
-    }
-
-    /// A holder will not deliver: the next is asked at once.
-    pub(super) fn failed(&mut self, key: Option<(Height, BlockHash)>, from: PeerIp, now: Instant) {
-        for (of, body) in &mut self.bodies {
-            if key.is_none_or(|key| key == *of) && body.asked == Some(from) {
-                body.next_try = now;
-            }
-            if key.is_none() {
-                body.wanted_by.remove(&from);
-            }
-        }
-    }
-
-    /// Whom to ask for which body now. `holders` lists who probably holds a body, best first;
-    /// `others` are asked when nobody else is left.
-    pub(super) fn take_requests(
-        &mut self,
-        now: Instant,
-        others: &[PeerIp],
-        holders: impl Fn(BlockHash) -> Vec<PeerIp>,
-    ) -> Vec<(PeerIp, BlockHash)> {
-        let height = self.height;
-        let mut requests = Vec::new();
-        for ((of, hash), body) in &mut self.bodies {
-            if *of != height || !body.is_missing() || body.next_try > now {
-                continue;
-            }
-            body.tried.extend(body.asked.take());
-            let mut candidates = holders(*hash);
-            candidates.extend(body.sources.iter().copied());
-            candidates.extend_from_slice(others);
-            let next = candidates.iter().find(|ip| !body.tried.contains(*ip));
-            body.next_try = now + FETCH_PATIENCE;
-            match next {
-                Some(next) => {
-                    body.asked = Some(*next);
-                    requests.push((*next, *hash));
-                }
-                // All were asked in vain: begin again.
-                None => body.tried.clear(),
-            }
-        }
-        requests
-    }
-
-    /// When [`Self::take_requests`] has something to do next.
-    pub(super) fn next_request(&self) -> Option<Instant> {
-        self.bodies
-            .iter()
-            .filter(|((of, _), body)| *of == self.height && body.is_missing())
-            .map(|(_, body)| body.next_try)
-            .min()
-    }
-
-    /// A peer asks for a body that is named and not here yet: it gets it when it arrives.
-    pub(super) fn want(&mut self, key: (Height, BlockHash), peer: PeerIp) {
-        if let Some(body) = self.bodies.get_mut(&key)
-            && body.is_missing()
-        {
-            body.wanted_by.insert(peer);
-        }
-    }
-
     /// The newest round for which a body is named.
     pub(super) fn round_of(&self, height: Height, block: BlockHash) -> Option<Round> {
         self.bodies.get(&(height, block))?.named
     }
 }
 
+mod requests;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,9 @@
 
 mod height;
 mod inbox;
+mod outbox;
 mod propose;
+mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
