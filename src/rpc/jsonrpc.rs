@@ -183,14 +183,15 @@ impl Request {
         let id = members.remove("id");
         let answer_to = id.clone().unwrap_or(Value::Null);
         let refuse = |detail| Err((answer_to.clone(), CallError::invalid_request(detail)));
-        if matches!(
-            id,
-            Some(Value::Object(_) | Value::Array(_) | Value::Bool(_))
-        ) {
-            return Err((
-                Value::Null,
-                CallError::invalid_request("id must be a text, a number or null"),
-            ));
+        // A number of another kind would not come back as it was sent, and the caller would not know its answer.
+        let comes_back = |id: &Value| match id {
+            Value::Null | Value::String(_) => true,
+            Value::Number(number) => !number.is_f64(),
+            Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+        };
+        if !id.as_ref().is_none_or(comes_back) {
+            let detail = "id must be a text, a whole number of at most 64 bits, or null";
+            return Err((Value::Null, CallError::invalid_request(detail)));
         }
         match members.remove("jsonrpc") {
             None => {}
@@ -267,6 +268,8 @@ mod tests {
                 json!("a"),
             ),
             (json!({ "method": "x", "id": {} }), Value::Null),
+            (json!({ "method": "x", "id": 0.5 }), Value::Null),
+            (json!({ "method": "x", "id": 1e300 }), Value::Null),
             (json!(5), Value::Null),
         ] {
             let (answer_to, error) = Request::read(wrong).unwrap_err();
