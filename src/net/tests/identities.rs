@@ -6,7 +6,7 @@ use rustls::sign::CertifiedKey;
 
 use super::raw::{Raw, endpoint, hello, open};
 use super::*;
-use crate::net::tls::tests::{NoCertificate, p256_for_tls, strange_client};
+use crate::net::tls::tests::{NoCertificate, p256_for_tls, rsa_for_tls, strange_client};
 use crate::wire::{CloseCode, KeepaliveMessage, StreamKind};
 
 /// Dials node 1 with somebody's TLS from the planned address of another, and gives the reasons that
@@ -54,6 +54,7 @@ async fn whom_tls_refuses_is_shown_and_counted_on_both_sides() {
             no_certificate,
         ),
         (with(p256_for_tls()), no_certificate),
+        (with(rsa_for_tls()), no_certificate),
         (
             with(unsigned),
             "the certificate is not signed by its own key",

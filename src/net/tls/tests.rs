@@ -62,17 +62,23 @@ fn assert_refused((dialer, acceptor): &(End, End), dialer_says: &str, acceptor_s
     }
 }
 
-fn p256() -> (rcgen::Certificate, rcgen::KeyPair) {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+/// A key of another kind, as an ordinary TLS library would use it.
+fn for_tls(key: &rcgen::KeyPair) -> CertifiedKey {
     let params = rcgen::CertificateParams::new(vec!["node".into()]).unwrap();
-    (params.self_signed(&key).unwrap(), key)
-}
-
-/// A P-256 identity as an ordinary TLS library would use it.
-pub(in crate::net) fn p256_for_tls() -> CertifiedKey {
-    let (certificate, key) = p256();
+    let certificate = params.self_signed(key).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     CertifiedKey::from_der(vec![certificate.der().clone()], key.into(), &provider()).unwrap()
+}
+
+pub(in crate::net) fn p256_for_tls() -> CertifiedKey {
+    for_tls(&rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap())
+}
+
+/// The key is written down: the library that makes certificates makes no RSA keys.
+pub(in crate::net) fn rsa_for_tls() -> CertifiedKey {
+    let pem = include_str!("rsa_for_tests.pem");
+    let key = rcgen::KeyPair::from_pkcs8_pem_and_sign_algo(pem, &rcgen::PKCS_RSA_SHA256);
+    for_tls(&key.unwrap())
 }
 
 fn server_of(own: CertifiedKey) -> Arc<QuicServerConfig> {
@@ -155,20 +161,22 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
 }
 
 #[tokio::test]
-async fn a_p256_key_finds_nothing_in_common() {
-    let (node, p256) = (identity(1).for_tls(), p256_for_tls());
-    let dialing = meet(client_of(p256.clone()), server_of(node.clone())).await;
-    assert_refused(
-        &dialing,
-        "showed no Ed25519 certificate",
-        "showed no Ed25519 certificate",
-    );
-    let accepting = meet(client_of(node), server_of(p256)).await;
-    assert_refused(
-        &accepting,
-        "the peer found no TLS parameters in common",
-        "this node found no TLS parameters in common",
-    );
+async fn a_key_of_another_kind_finds_nothing_in_common() {
+    let node = identity(1).for_tls();
+    for other in [p256_for_tls(), rsa_for_tls()] {
+        let dialing = meet(client_of(other.clone()), server_of(node.clone())).await;
+        assert_refused(
+            &dialing,
+            "showed no Ed25519 certificate",
+            "showed no Ed25519 certificate",
+        );
+        let accepting = meet(client_of(node.clone()), server_of(other)).await;
+        assert_refused(
+            &accepting,
+            "the peer found no TLS parameters in common",
+            "this node found no TLS parameters in common",
+        );
+    }
 }
 
 #[tokio::test]
@@ -180,7 +188,7 @@ async fn a_bad_certificate_is_refused_in_either_direction_and_both_sides_know_wh
     broken.cert = vec![der.into()];
     // A key that claims Ed25519 over a certificate that is not.
     let mut foreign = identity(2).for_tls();
-    foreign.cert = vec![p256().0.der().clone()];
+    foreign.cert = p256_for_tls().cert;
     let mut chain = identity(2).for_tls();
     chain.cert.push(identity(3).for_tls().cert.remove(0));
 
