@@ -1,8 +1,13 @@
 //! A node that is far behind: what it says meanwhile, and that it finishes.
 
+use std::fs::File;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use timed::chain::Chain;
 use timed::env::Offload;
@@ -11,7 +16,7 @@ use timed::store::{Backend, Store, StoreThreads};
 use timed::types::Height;
 use tokio::time::Instant;
 
-use super::{LIMIT, Place};
+use super::{LIMIT, Place, until};
 
 #[path = "../../src/chain/generator.rs"]
 mod generator;
@@ -24,13 +29,13 @@ const BLOCKS: u64 = 10_000;
 const OLD: &str = "127.0.8.20";
 
 /// Two full nodes: "old" holds a chain, "new" nothing, and knows of "old".
-fn old_and_new() -> Place {
+fn old_and_new(old: &str, new: &str) -> Place {
     let place = Place::new();
     place.must(&format!(
-        "init --data-dir old --name old --full --network dev --ip {OLD}"
+        "init --data-dir old --name old --full --network dev --ip {old}"
     ));
     place.must(&format!(
-        "init --data-dir new --name new --full --network dev --ip 127.0.8.21 --peer {OLD}:24200"
+        "init --data-dir new --name new --full --network dev --ip {new} --peer {old}:24200"
     ));
     let shape = Shape {
         validators: 2,
@@ -70,7 +75,7 @@ fn sync_info(place: &Place, wanted: impl Fn(&Value) -> bool) -> Value {
 
 #[test]
 fn a_node_far_behind_says_how_far_who_was_replaced_and_finishes() {
-    let place = old_and_new();
+    let place = old_and_new(OLD, "127.0.8.21");
     let old = place.start_full("old");
     let new = place.start_full("new");
 
@@ -122,4 +127,67 @@ fn a_node_far_behind_says_how_far_who_was_replaced_and_finishes() {
     );
     assert!(log.contains("sync: peer set aside for a while"), "{log}");
     assert!(log.contains("blocks in "), "{log}");
+}
+
+/// The end of a terminal at which a person sits, and the one for a program.
+fn terminal() -> (File, File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let program = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap());
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 120,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let program = program.unwrap();
+    tcsetwinsize(&program, size).unwrap();
+    (File::from(person), program)
+}
+
+#[test]
+fn a_terminal_shows_a_bar_that_goes_when_the_node_has_caught_up() {
+    let place = old_and_new("127.0.8.22", "127.0.8.23");
+    let _old = place.start_full("old");
+    let (mut person, program) = terminal();
+    let mut new = Command::new(env!("CARGO_BIN_EXE_timed"))
+        .args(["run", "--data-dir", "new"])
+        .current_dir(place.path(""))
+        .env("TERM", "xterm")
+        .stdout(Stdio::null())
+        .stderr(program)
+        .spawn()
+        .unwrap();
+    let reading = std::thread::spawn(move || {
+        let (mut text, mut part) = (Vec::new(), [0; 4096]);
+        // A terminal whose program has gone reads as an error.
+        while let Ok(length @ 1..) = person.read(&mut part) {
+            text.extend_from_slice(&part[..length]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    until("the node answers", || {
+        let done = place.run("sync --data-dir new --json");
+        (done.code == 0).then_some(())
+    });
+    sync_info(&place, |info| info["height"] == BLOCKS);
+    sync_info(&place, |info| info["syncing"] == false);
+    place.must("stop --data-dir new");
+    assert_eq!(new.wait().unwrap().code(), Some(0));
+
+    let shown = reading.join().unwrap();
+    let lines: Vec<&str> = shown.split(['\r', '\n']).collect();
+    let bars: Vec<&&str> = lines.iter().filter(|line| line.contains("] ")).collect();
+    let moving = |line: &&&str| line.contains('>') && line.contains("fetching from 127.0.8.22");
+    assert!(bars.iter().any(moving), "{shown}");
+    let last = lines
+        .iter()
+        .rposition(|line| line.contains("fetching from"));
+    let stopped = lines.iter().rposition(|line| line.contains("stopped"));
+    assert!(last < stopped, "{shown}");
 }
