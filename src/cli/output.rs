@@ -158,6 +158,14 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A number of things.
+pub(super) fn count(number: impl TryInto<i64>, thing: &str) -> String {
+    match number.try_into().unwrap_or(i64::MAX) {
+        1 => format!("1 {thing}"),
+        number => format!("{number} {thing}s"),
+    }
+}
+
 /// Bytes for people.
 pub(super) fn bytes(bytes: u64) -> String {
     match bytes {
@@ -170,6 +178,12 @@ pub(super) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        let shown = [0, 1, 2].map(|number| count(number, "day"));
+        assert_eq!(shown, ["0 days", "1 day", "2 days"]);
+    }
 
     #[test]
     fn tables_align_and_stay_within_their_width() {

@@ -15,6 +15,7 @@ use timed::node::keys;
 use timed::node::wallet::file::{WalletFile, WalletFileError};
 use timed::types::{ConsensusKey, Genesis, MasternodeDirectory, NodeId, PeerIp};
 
+use super::super::output;
 use super::Finding;
 
 /// Below this many days a certificate's end is worth a word.
@@ -46,10 +47,10 @@ pub(super) fn check(dir: &DataDir, now_ms: u64, findings: &mut Vec<Finding>) -> 
     match load_genesis(dir) {
         Ok(genesis) => {
             let sentence = format!(
-                "chain {} ({}), {} masternodes, hash {}",
+                "chain {} ({}), {}, hash {}",
                 genesis.chain_id,
                 genesis.network,
-                genesis.masternodes.len(),
+                output::count(genesis.masternodes.len(), "masternode"),
                 genesis.hash()
             );
             findings.push(Finding::good("genesis", sentence));
@@ -125,7 +126,8 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
     if now < certificate.not_before {
         let days = (certificate.not_before - now).div_euclid(86_400) + 1;
         let sentence = format!(
-            "it becomes valid only in {days} days: this machine's clock is wrong, or was when it was made"
+            "it becomes valid only in {}: this machine's clock is wrong, or was when it was made",
+            output::count(days, "day")
         );
         return Finding::warning(
             about,
@@ -134,7 +136,7 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
         );
     }
     if days_left < 0 {
-        let sentence = format!("it expired {} days ago", -days_left);
+        let sentence = format!("it expired {} ago", output::count(-days_left, "day"));
         return Finding::warning(
             about,
             sentence,
@@ -142,7 +144,7 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
         );
     }
     if days_left < DAYS_OF_NOTICE {
-        let sentence = format!("it expires in {days_left} days");
+        let sentence = format!("it expires in {}", output::count(days_left, "day"));
         return Finding::warning(
             about,
             sentence,
@@ -280,10 +282,7 @@ fn check_records(
         }
     }
     if findings.len() == before {
-        let sentence = format!(
-            "all {} masternodes of genesis have one, signed by their consensus keys",
-            genesis.masternodes.len()
-        );
+        let sentence = "every masternode of genesis has one, signed by its consensus key";
         findings.push(Finding::good(about, sentence));
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use timed::types::MasternodeRecord;
 
 use super::super::client::{Client, OtherNode};
+use super::super::output;
 use super::super::status::{list, text};
 use super::Finding;
 use super::advice::{Case, next_step};
@@ -205,11 +206,17 @@ fn check_reachable(network: &Value) -> Finding {
         ),
         (_, 0) => Finding::good(
             "UDP",
-            format!("peers reach this node at {listen} ({inward} connections)"),
+            format!(
+                "peers reach this node at {listen} ({})",
+                output::count(inward, "connection")
+            ),
         ),
         _ => Finding::good(
             "UDP",
-            format!("passes both ways: {inward} connections from peers, {outward} to peers"),
+            format!(
+                "passes both ways: {} from peers, {outward} to peers",
+                output::count(inward, "connection")
+            ),
         ),
     }
 }
