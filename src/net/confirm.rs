@@ -10,8 +10,9 @@ use super::frames::{FrameReader, ReadFailure, Step};
 
 /// At once when so much has come. On fast links this is what counts.
 const EVERY_BYTES: u64 = 64 * 1024;
-/// Else so long after the first byte that is not confirmed: on slow links about every packet.
-pub(super) const AFTER: Duration = Duration::from_millis(2);
+/// Else at the next multiple of this after the first byte that is not confirmed: on slow links about
+/// every packet.
+const AFTER: Duration = Duration::from_millis(2);
 
 /// What the receiver of a stream of bulk tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +62,15 @@ impl Confirmer {
             self.read_at = Instant::now();
         }
         if self.due.is_none() && reader.consumed() > self.confirmed {
-            self.due = Some(self.read_at + AFTER);
+            self.due = Some(self.next_tick());
         }
         Ok(Some(step))
+    }
+
+    /// All streams of a connection confirm at the same moments, so that one packet carries them.
+    fn next_tick(&self) -> Instant {
+        let ticks = self.read_at.duration_since(self.since).as_micros() / AFTER.as_micros();
+        self.since + AFTER * (ticks as u32 + 1)
     }
 
     /// What to confirm now, if it is time; at the end of a stream it always is.

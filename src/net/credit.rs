@@ -16,7 +16,9 @@
 //!   more.
 //! - A queue that never empties hides the least delay. So all bounds yield now and then, at the same
 //!   times of the day. If the queue is there all the same, it is of another kind of traffic: until the next such
-//!   moment the bound follows QUIC's congestion window.
+//!   moment the bound follows QUIC's congestion window. Nobody decides that between two such moments:
+//!   many that are at their least bound see a queue that their own steps do not shorten as well. Only one
+//!   that was told so and sees the queue come back need not wait.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +39,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// of the wall clock, up to [`LOOK_MOST_S`].
 const LOOK_ROUNDS: u32 = 100;
 const LOOK_MOST_S: u64 = 32;
+/// After so many rounds with a queue that steps down do not shorten it is again another's.
+const RELAPSE_ROUNDS: u32 = 6;
 /// How many rounds a look takes.
 const LOOK_TAKES: u32 = 3;
 /// Up to here the bound doubles each round trip at the start.
@@ -44,14 +48,13 @@ const DOUBLING_BYTES: f64 = 64.0 * 1024.0;
 
 /// At the start, beyond that, it grows so that one round trip adds the target to the queue, but by no less.
 const LEAST_GROWTH: f64 = 0.125;
+/// The start ends with so much of the target in the queue.
+const START_TO: f64 = 0.6;
 /// A step down goes so far below the target, in parts of it.
-const STEP_TO: f64 = 0.7;
+const STEP_TO: f64 = 0.8;
 /// The pace of late is that of two round trips, and of no less than this: a pause of a busy machine is a
 /// small part of it.
 const PACE_OVER: Duration = Duration::from_millis(50);
-
-/// How long the receiver may hold a confirmation: that is no queue.
-const HELD: Duration = super::confirm::AFTER;
 
 /// What QUIC tells of the path.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +104,8 @@ pub(super) struct Credit {
     /// A moment, and its time of day in milliseconds.
     noon: (Instant, u64),
     look_at: Instant,
+    /// Until the next look after the queue was another's: rounds in a row in which it is there again.
+    relapse: Option<u32>,
     last_confirmed: Option<Instant>,
 }
 
@@ -123,6 +128,8 @@ enum Phase {
 struct Look {
     rounds: u32,
     before: f64,
+    /// Whether the queue was another's before.
+    again: bool,
     /// What fills the queue to half of the target.
     after: f64,
     queue: Duration,
@@ -171,6 +178,7 @@ impl Credit {
             last_round: 0,
             noon: (now, now_ms),
             look_at: now,
+            relapse: None,
             last_confirmed: None,
         }
     }
@@ -194,6 +202,7 @@ impl Credit {
         {
             self.bytes = self.bytes.min(START_BYTES as f64);
             self.phase = Phase::Startup;
+            self.relapse = None;
             self.last_round = 0;
         }
     }
@@ -206,7 +215,7 @@ impl Credit {
         }
         let base = self.base.note(now, path.rtt);
         let back = self.back.note(now, confirmed.back_us);
-        let way_base = (base + HELD).as_micros() as i64;
+        let way_base = base.as_micros() as i64;
         let way = confirmed
             .way_us
             .saturating_sub(way_base.saturating_sub(back));
@@ -258,15 +267,20 @@ impl Credit {
         let stays = now.at.duration_since(self.round.began) >= now.path.rtt * 2 / 5
             && self.round.least > now.target * 3 / 10;
         if stays || queue > now.target {
-            // What is under way by now is more than shows yet.
-            let carried = self.rate * (now.idle + now.target.mul_f64(STEP_TO)).as_secs_f64();
-            self.bytes = carried.clamp(self.bytes / 2.0, self.bytes);
+            // What is under way by now is more than shows yet. Where the link is idle in between, the
+            // pace is not yet its rate, and what was under way when this delay came about fits it.
+            let carried = self.rate * (now.idle + now.target.mul_f64(START_TO)).as_secs_f64();
+            let fitted = match self.round.least < now.target / 4 {
+                true => self.bytes / (1.0 + growth(now)),
+                false => 0.0,
+            };
+            self.bytes = carried.max(fitted).clamp(self.bytes / 2.0, self.bytes);
             self.phase = Phase::Shrunk { rounds: 0 };
         } else if self.may_grow() {
             // What one round adds beyond the link's needs fills its queue for a round.
             let part = match self.bytes < DOUBLING_BYTES {
                 true => 1.0,
-                false => part(now.target, now.base).clamp(LEAST_GROWTH, 1.0),
+                false => growth(now),
             };
             self.bytes += bytes as f64 * part;
         }
@@ -297,10 +311,17 @@ impl Credit {
             true => self.quiet + 1,
             false => 0,
         };
+        // At its floor a bound has no step down left that could show anything.
+        let there =
+            self.round.least > 2 * TARGET && self.bytes() > 2 * FLOOR_PACKETS * now.path.packet;
+        self.relapse = (self.relapse).map(|rounds| if there { rounds + 1 } else { 0 });
         let time = self.time_to_look(now);
         match self.phase {
             Phase::Startup => {}
             Phase::Steady | Phase::Shrunk { .. } | Phase::Competing if time => self.look(now),
+            Phase::Steady | Phase::Shrunk { .. } if self.relapse >= Some(RELAPSE_ROUNDS) => {
+                self.phase = Phase::Competing;
+            }
             Phase::Steady => self.steady(now),
             Phase::Shrunk { rounds } => {
                 self.phase = match rounds >= 1 {
@@ -324,11 +345,13 @@ impl Credit {
             self.shrink(self.delay, now);
         } else if self.may_grow() {
             let packet = (now.path.packet as f64).min(self.bytes / 8.0);
-            // More while the target is far, and more yet when no delay shows for long.
-            let part_of_bytes = (0.5 * part(now.target, now.path.rtt)).min(0.125);
-            let eager = (f64::from(1 + self.quiet) * part_of_bytes).min(0.05);
+            // More while the target is far, and more yet when no delay shows for long; what shows is
+            // a round trip old.
+            let part_of_bytes = (0.45 * part(now.target, now.path.rtt)).min(0.125);
             let missing = 1.0 - part(self.delay, now.target);
-            self.bytes += packet + self.bytes * part_of_bytes.max(eager) * missing;
+            let eager = (f64::from(1 + self.quiet) * part_of_bytes).min(0.05);
+            let grown = part_of_bytes.max(eager * missing) * missing;
+            self.bytes += packet + self.bytes * grown;
         }
     }
 
@@ -358,9 +381,16 @@ impl Credit {
     /// to the target.
     fn look(&mut self, now: Now) {
         let after = self.rate * (now.idle + now.target / 2).as_secs_f64();
+        self.relapse = None;
+        let again = matches!(self.phase, Phase::Competing);
+        if again {
+            // What is beyond QUIC's window has not left yet and is in no queue.
+            self.bytes = self.bytes.min(now.path.window as f64);
+        }
         self.phase = Phase::Looking(Look {
             rounds: 0,
             before: self.bytes,
+            again,
             after: after.min(self.bytes),
             queue: self.round.least,
         });
@@ -372,25 +402,35 @@ impl Credit {
         // What would be left if all that share the queue had yielded as far.
         let left = (now.idle + look.queue).mul_f64(self.bytes / look.before);
         let left = left.saturating_sub(now.idle);
-        let foreign = (TARGET * 3 / 2).max((left + look.queue) / 2);
+        let foreign = match look.again {
+            true => TARGET.max(left),
+            false => (TARGET * 3 / 2).max((left + look.queue) / 2),
+        };
         if self.round.least > foreign && self.round.limited {
             self.bytes = look.before;
             self.phase = Phase::Competing;
         } else {
             self.bytes = self.bytes.max(look.after);
             self.phase = Phase::Steady;
+            self.relapse = look.again.then_some(0);
         }
     }
 
     fn compete(&mut self, now: Now) {
         if self.round.least < TARGET {
             self.phase = Phase::Steady;
+            self.relapse = Some(0);
         } else if self.may_grow() {
             // A congestion window that is not used up does not grow.
             let most = 2.0 * now.path.window as f64;
-            self.bytes = (self.bytes * 1.25).min(most);
+            self.bytes = (self.bytes * 2.0).min(most);
         }
     }
+}
+
+/// The part that the start adds in a round trip.
+fn growth(now: Now) -> f64 {
+    part(now.target, now.base).clamp(LEAST_GROWTH, 1.0)
 }
 
 fn part(of: Duration, whole: Duration) -> f64 {

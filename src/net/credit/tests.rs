@@ -165,7 +165,8 @@ fn a_link_of_its_own_is_filled_and_its_queue_kept_short() {
         (20.0, 200),
     ] {
         let mut road = Road::new(mbit, base_ms);
-        road.run(5);
+        // A long link is filled in fifty round trips.
+        road.run((base_ms / 20).max(5));
         let (carried, _, delay) = road.run(10);
         assert!(carried >= 0.93, "{mbit} Mbit/s, {base_ms} ms: {carried}");
         // The time of two packets is longer than the 10 ms on the slowest.
@@ -261,6 +262,56 @@ fn beside_another_program_it_takes_what_congestion_control_gives_and_yields_agai
     let (carried, parts, delay) = road.run(20);
     assert!(parts[0] >= 0.9, "{carried} {parts:?}");
     assert!(delay <= Duration::from_millis(15), "{delay:?}");
+}
+
+/// How many of the bounds follow QUIC's congestion window.
+fn competing(road: &Road) -> usize {
+    let credits = road.flows.iter().filter_map(|one| one.credit.as_ref());
+    credits
+        .filter(|one| matches!(one.phase, Phase::Competing))
+        .count()
+}
+
+#[test]
+fn two_that_competed_yield_again_after() {
+    let mut road = Road::new(20.0, 40);
+    road.join();
+    road.run(20);
+    for flow in &mut road.flows {
+        flow.window = 100_000;
+    }
+    road.flow(None, 250_000);
+    road.run(20);
+    assert_eq!(competing(&road), 2);
+    road.flows[2].window = 0;
+    road.run(17);
+    let (carried, parts, delay) = road.run(20);
+    assert_eq!(competing(&road), 0);
+    assert!(
+        delay <= Duration::from_millis(15),
+        "{carried} {parts:?} {delay:?}"
+    );
+}
+
+/// So many that the least bound of each is too much together: the queue stays, whatever one does.
+#[test]
+fn a_crowd_at_its_least_bounds_is_no_other_program() {
+    for every_s in [0, 3] {
+        let mut road = Road::new(2.0, 40);
+        for _ in 1..8 {
+            if every_s > 0 {
+                road.run(every_s);
+            }
+            road.join();
+        }
+        for _ in 0..30 {
+            road.run(1);
+            assert_eq!(competing(&road), 0);
+        }
+        let (_, parts, delay) = road.run(10);
+        assert!(delay <= Duration::from_millis(150), "{delay:?}");
+        assert!(parts.iter().all(|one| *one >= 0.06), "{parts:?}");
+    }
 }
 
 #[test]

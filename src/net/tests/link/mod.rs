@@ -12,7 +12,7 @@ use super::sim;
 use super::wire::{Link, Rate, Wire};
 use super::*;
 use crate::types::{ConsensusKey, Round, Vote, VoteKind};
-use crate::wire::{ConsensusMessage, StreamKind, SyncRequest};
+use crate::wire::{ConsensusMessage, StreamKind, SyncRequest, encode_frame};
 
 mod hostile;
 mod shared;
@@ -271,12 +271,32 @@ fn fairness(parts: &[f64]) -> f64 {
 }
 
 /// Bytes that flow between two hosts outside of the node, with QUIC's own congestion control alone: starts a
-/// stream that never ends, and counts what arrives.
-async fn plain_flow(plan: &Plan, wire: &Arc<Wire>, from: u8, to: u8) -> Arc<AtomicU64> {
+/// stream that never ends, and counts what arrives. `messages` is how often a message as long as a vote goes
+/// before it, which the other side echoes.
+async fn plain_flow(
+    plan: &Plan,
+    wire: &Arc<Wire>,
+    from: u8,
+    to: u8,
+    messages: Option<Duration>,
+) -> Arc<AtomicU64> {
     let accepting = raw::endpoint_on(plan, from, wire.socket(plan.address(from)));
     let dialing = raw::endpoint_on(plan, to, wire.socket(plan.address(to)));
     tokio::spawn(async move {
         let quic = accepting.accept().await.unwrap().await.unwrap();
+        if let Some(every) = messages {
+            let (mut send, mut recv) = quic.open_bi().await.unwrap();
+            send.set_priority(1).unwrap();
+            let message = encode_frame(StreamKind::Consensus, &vote(VoteKind::Prevote, 1)).unwrap();
+            tokio::spawn(async move {
+                while send.write_all(&message).await.is_ok() {
+                    sleep(every).await;
+                }
+            });
+            tokio::spawn(
+                async move { while let Ok(Some(_)) = recv.read_chunk(1 << 20, true).await {} },
+            );
+        }
         let mut stream = quic.open_uni().await.unwrap();
         let block = vec![7; 64 * 1024];
         while stream.write_all(&block).await.is_ok() {}
@@ -287,6 +307,14 @@ async fn plain_flow(plan: &Plan, wire: &Arc<Wire>, from: u8, to: u8) -> Arc<Atom
     let count = received.clone();
     tokio::spawn(async move {
         let _endpoint = endpoint;
+        if messages.is_some() {
+            let (mut send, mut recv) = quic.accept_bi().await.unwrap();
+            tokio::spawn(async move {
+                while let Ok(Some(chunk)) = recv.read_chunk(1 << 20, true).await {
+                    send.write_all(&chunk.bytes).await.unwrap();
+                }
+            });
+        }
         let mut stream = quic.accept_uni().await.unwrap();
         while let Ok(Some(chunk)) = stream.read_chunk(64 * 1024, true).await {
             count.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);

@@ -87,14 +87,15 @@ fn votes_to_fifty_peers_do_not_wait_behind_a_block_to_the_first() {
     });
 }
 
-#[test]
-fn beside_a_download_of_another_program() {
-    virtually(async {
-        // Seeds 1 and 2 are nodes, 3 and 4 another program; 1 and 3 send through one queue.
-        let mut plan = Plan::new(4, 0);
+/// What a sync and a foreign download have of an uplink from 5 s to 25 s after the sync's start, and the
+/// votes' p99. Without the bound, a plain QUIC stream takes the sync's place.
+fn beside(start_ms: u64, bound: bool) -> (f64, f64, Duration) {
+    virtually(async move {
+        // Seeds 1 and 2 are nodes, the others other programs; 1, 3 and 5 send through one queue.
+        let mut plan = Plan::new(6, 0);
         plan.timing = NetTiming::RECOMMENDED;
         let wire = sim::clean_wire();
-        let senders = [plan.address(1), plan.address(3)];
+        let senders = [plan.address(1), plan.address(3), plan.address(5)];
         wire.share_uplink(&senders, Rate::mbit_per_s(20, 100));
         let known = plan.records[..2].to_vec();
         let directory = MasternodeDirectory::new(&plan.genesis, known).unwrap();
@@ -102,22 +103,57 @@ fn beside_a_download_of_another_program() {
             [1, 2].map(|seed| Host::run(sim::start_knowing(&plan, seed, directory.clone(), &wire)));
         one.connected_to(1).await;
         other.connected_to(1).await;
-        let foreign = plain_flow(&plan, &wire, 3, 4).await;
-        sleep(Duration::from_secs(3)).await;
+        let foreign = plain_flow(&plan, &wire, 3, 4, None).await;
+        sleep(Duration::from_millis(start_ms)).await;
         one.vote(other.ip, VOTE_EVERY);
-        other.download(one.ip, 4);
+        let plain = match bound {
+            true => {
+                other.download(one.ip, 4);
+                None
+            }
+            false => Some(plain_flow(&plan, &wire, 5, 6, None).await),
+        };
+        let received = || {
+            let ours = match &plain {
+                None => other.downloaded(one.ip),
+                Some(plain) => plain.load(Ordering::Relaxed),
+            };
+            [ours, foreign.load(Ordering::Relaxed)]
+        };
         sleep(Duration::from_secs(5)).await;
-        let received = || [other.downloaded(one.ip), foreign.load(Ordering::Relaxed)];
         let before = received();
         sleep(Duration::from_secs(20)).await;
         let after = received();
         let [ours, theirs] =
             [0, 1].map(|at| (after[at] - before[at]) as f64 / (20.0 * 2_500_000.0));
+        (ours, theirs, one.vote_p99())
+    })
+}
+
+/// The looks are at fixed times of the day: a sync that starts at any distance from one gets its part.
+#[test]
+fn beside_a_download_of_another_program() {
+    let mut parts = Vec::new();
+    for (start_ms, bound) in [
+        (3_000, false),
+        (500, true),
+        (1_500, true),
+        (3_000, true),
+        (5_000, true),
+        (8_000, true),
+    ] {
+        let (ours, theirs, p99) = beside(start_ms, bound);
+        let which = if bound { "a sync" } else { "plain QUIC" };
         println!(
-            "beside a foreign download: ours {ours}, theirs {theirs}, vote p99 {:?}",
-            one.vote_p99()
+            "{which} {start_ms} ms after a foreign download: {ours:.3}, theirs {theirs:.3}, vote p99 {p99:?}"
         );
-        // 0.2 is the aim.
-        assert!(ours >= 0.1, "{ours} {theirs}");
-    });
+        if bound {
+            parts.push(ours);
+        }
+    }
+    // 0.2 is the aim. Which of the two loses a packet when the queue is full is chance, so one run alone
+    // may fall a little below.
+    let mean = parts.iter().sum::<f64>() / parts.len() as f64;
+    assert!(mean >= 0.22, "{parts:?}");
+    assert!(parts.iter().all(|part| *part >= 0.15), "{parts:?}");
 }

@@ -5,20 +5,16 @@ use super::*;
 /// Measures bulk one way or both ways over a link that is alike both ways.
 fn row(
     (mbit, round_trip_ms, queue): (u64, u64, usize),
-    loss: u32,
     both_ways: bool,
     (settle_s, window_s): (u64, u64),
 ) -> Figures {
     virtually(async move {
         let (settle, window) = (Duration::from_secs(settle_s), Duration::from_secs(window_s));
-        let way = Link {
-            loss,
-            ..link(mbit, round_trip_ms, queue)
-        };
+        let way = link(mbit, round_trip_ms, queue);
         // A slow link is not to be loaded with pings.
         let pair = Pair::start(way, window.max(Duration::from_secs(400 / mbit))).await;
         let figures = measure(&pair, both_ways, mbit * 125_000, settle, window).await;
-        println!("{mbit} Mbit/s, {round_trip_ms} ms, {queue} packets, loss {loss}: {figures:?}");
+        println!("{mbit} Mbit/s, {round_trip_ms} ms, {queue} packets: {figures:?}");
         figures
     })
 }
@@ -31,41 +27,40 @@ fn allowed(mbit: u64, round_trip_ms: u64) -> Duration {
 
 #[test]
 fn the_reference_link_one_way() {
-    let figures = row((20, 40, 100), 0, false, (2, 10));
+    let figures = row((20, 40, 100), false, (2, 10));
     figures.assert(Duration::from_millis(60), 0.93);
 }
 
 #[test]
 fn the_reference_link_both_ways() {
-    let figures = row((20, 40, 100), 0, true, (5, 10));
-    // 0.88 each way is the aim.
-    figures.assert(Duration::from_millis(77), 0.86);
-    assert!(figures.bulk[1] >= 0.86, "{figures:?}");
+    let figures = row((20, 40, 100), true, (5, 10));
+    figures.assert(Duration::from_millis(75), 0.88);
+    assert!(figures.bulk[1] >= 0.88, "{figures:?}");
 }
 
 #[test]
 fn a_slow_link() {
-    let figures = row((2, 40, 100), 0, false, (5, 40));
+    let figures = row((2, 40, 100), false, (5, 40));
     figures.assert(allowed(2, 40), 0.90);
 }
 
 #[test]
 fn a_fast_link() {
-    let figures = row((100, 40, 100), 0, false, (3, 3));
+    let figures = row((100, 40, 100), false, (3, 3));
     figures.assert(allowed(100, 40), 0.90);
 }
 
 #[test]
 fn a_local_link() {
-    let figures = row((1_000, 5, 1_000), 0, false, (1, 2));
+    let figures = row((1_000, 5, 1_000), false, (1, 2));
     figures.assert(allowed(1_000, 5), 0.90);
 }
 
 #[test]
 fn a_long_link() {
-    let figures = row((20, 200, 100), 0, false, (5, 10));
-    // 222.4 ms is the aim.
-    figures.assert(Duration::from_millis(235), 0.90);
+    // The last 1,024 pings are those of the window, as in the other rows.
+    let figures = row((20, 200, 100), false, (5, 21));
+    figures.assert(Duration::from_micros(222_400), 0.90);
 }
 
 #[test]
@@ -113,38 +108,72 @@ fn a_block_body_goes_before_sync() {
 
 #[test]
 fn a_deep_queue() {
-    let figures = row((20, 40, 1_000), 0, false, (2, 10));
+    let figures = row((20, 40, 1_000), false, (2, 10));
     figures.assert(Duration::from_millis(65), 0.90);
 }
 
+/// 1 % of the packets are lost. Plain QUIC carries the same small messages beside its bulk: each has its own
+/// chance to be lost, and each loss makes QUIC's congestion window smaller.
 #[test]
 fn a_lossy_link_carries_what_plain_quic_carries() {
-    let figures = row((20, 40, 100), 100, false, (2, 60));
-    let plain = virtually(async {
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for seed in 0..8 {
+        let (part, p99) = lossy_sync(seed);
+        assert!(p99 <= Duration::from_millis(140), "seed {seed}: {p99:?}");
+        ours.push(part);
+        plain.push(lossy_plain(seed));
+    }
+    let [(our_mean, our_spread), (plain_mean, plain_spread)] =
+        [&ours, &plain].map(|parts| mean_and_spread(parts));
+    println!(
+        "1 % loss: {our_mean:.3} +- {our_spread:.3}, plain QUIC {plain_mean:.3} +- {plain_spread:.3}"
+    );
+    // How far two means of eight may be apart by chance, in 997 of 1,000 cases.
+    let chance = 3.0 * (our_spread.hypot(plain_spread) / 8f64.sqrt());
+    assert!(our_mean >= plain_mean - chance, "{ours:?} {plain:?}");
+    assert!(our_mean >= 0.9 * plain_mean, "{ours:?} {plain:?}");
+}
+
+fn mean_and_spread(parts: &[f64]) -> (f64, f64) {
+    let count = parts.len() as f64;
+    let mean = parts.iter().sum::<f64>() / count;
+    let squares: f64 = parts.iter().map(|part| (part - mean).powi(2)).sum();
+    (mean, (squares / (count - 1.0)).sqrt())
+}
+
+const LOSSY_FOR: Duration = Duration::from_secs(30);
+
+/// What a sync has of the link, and the p99 of votes. Pings are rare, for plain QUIC has none.
+fn lossy_sync(seed: u8) -> (f64, Duration) {
+    virtually(async move {
+        let mut plan = Plan::new(2, 0);
+        plan.timing = NetTiming::RECOMMENDED;
+        let way = Link {
+            loss: 100,
+            ..link(20, 40, 100)
+        };
+        let pair = Pair::start_with(plan, way, seed).await;
+        let settle = Duration::from_secs(2);
+        let figures = measure(&pair, false, 2_500_000, settle, LOSSY_FOR).await;
+        (figures.bulk[0], figures.vote_p99)
+    })
+}
+
+fn lossy_plain(seed: u8) -> f64 {
+    virtually(async move {
         let plan = Plan::new(2, 0);
-        let wire = sim::clean_wire();
+        let wire = Wire::start(Link::CLEAN, Entropy::from_seed([seed; 32]), |_| {});
         let way = Link {
             loss: 100,
             ..link(20, 40, 100)
         };
         wire.set_link(plan.address(1), plan.address(2), way);
         wire.set_link(plan.address(2), plan.address(1), way);
-        let received = plain_flow(&plan, &wire, 1, 2).await;
+        let received = plain_flow(&plan, &wire, 1, 2, Some(VOTE_EVERY)).await;
         sleep(Duration::from_secs(2)).await;
         let before = received.load(Ordering::Relaxed);
-        sleep(Duration::from_secs(60)).await;
-        (received.load(Ordering::Relaxed) - before) as f64 / (60.0 * 2_500_000.0)
-    });
-    println!("plain QUIC with 1 % loss: {plain}");
-    // Where the losses fall moves each of the two by up to 8 % from run to run: equal means are all
-    // that one run of each can show.
-    assert!(figures.bulk[0] >= 0.75 * plain, "{figures:?} {plain}");
-    assert!(
-        figures.ping_p99 <= Duration::from_millis(140),
-        "{figures:?}"
-    );
-    assert!(
-        figures.vote_p99 <= Duration::from_millis(140),
-        "{figures:?}"
-    );
+        sleep(LOSSY_FOR).await;
+        let bytes = received.load(Ordering::Relaxed) - before;
+        bytes as f64 / (LOSSY_FOR.as_secs_f64() * 2_500_000.0)
+    })
 }
