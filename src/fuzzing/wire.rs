@@ -15,7 +15,8 @@ use crate::wire::close::MAX_DETAIL_BYTES;
 use crate::wire::frame::FRAME_HEADER_BYTES;
 use crate::wire::{
     BodyHeader, CloseReason, ConsensusMessage, KeepaliveMessage, ReachSet, StreamKind, SyncRequest,
-    SyncResponse, SyncUp, TransactionsMessage, decode_frame, encode_frame, frame_length,
+    SyncResponse, SyncUp, TransactionsMessage, decode_answer, decode_frame, encode_answer,
+    encode_frame, frame_length,
 };
 
 static CHAIN: LazyLock<(Genesis, ValidatorSet)> = LazyLock::new(|| {
@@ -118,7 +119,14 @@ pub fn sync(input: &[u8]) {
         assert!(1 <= first.0 && first <= last && last.0 - first.0 < 256);
     }
     message::<SyncRequest>(StreamKind::Sync, input);
-    message::<SyncResponse>(StreamKind::Sync, input);
+    let response = message::<SyncResponse>(StreamKind::Sync, input);
+    assert_eq!(decode_answer(input).ok(), response);
+    if let Some(response) = &response
+        && input.len() <= StreamKind::Sync.max_frame_bytes()
+    {
+        let frame = encode_answer(response).expect("its payload is within the limit");
+        assert_eq!(&frame[FRAME_HEADER_BYTES..], input);
+    }
 }
 
 /// A whole stream: the byte of its kind, then frames. A kind that is not known stands for the

@@ -133,7 +133,7 @@ impl Store {
                 .ok_or_else(|| Fault::missing("bodies", height))?;
             Ok(Some(Block {
                 header: tables::decode("headers", height, header.value())?,
-                transactions: tables::decode("bodies", height, body.value())?,
+                transactions: tables::decode_body(height, body.value())?,
             }))
         })
         .await

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::tables::{ADDRESS_OUTPOINT_BYTES, address_key, decode, outpoint_key, outpoint_of};
+use super::tables::{
+    ADDRESS_OUTPOINT_BYTES, address_key, decode, decode_body, outpoint_key, outpoint_of,
+};
 use super::wal::{body_checksum, entry_checksum, seal, unseal};
 use crate::fuzzing::canonical;
 use crate::ledger::LtHash;
@@ -22,7 +24,10 @@ pub fn rows(input: &[u8]) {
     match table % 11 {
         0 => value::<Tip>("state", row),
         1 => value::<BlockHeader>("headers", row),
-        2 => value::<Vec<Transaction>>("bodies", row),
+        2 => {
+            value::<Vec<Transaction>>("bodies", row);
+            assert_eq!(decode_body(Height(7), row).ok(), canonical(row));
+        }
         3 => value::<CommitCertificate>("certificates", row),
         4 => value::<TxOutput>("outputs", row),
         5 => value::<(PeerIp, u16)>("peers", row),

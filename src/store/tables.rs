@@ -29,8 +29,7 @@
 use redb::TableDefinition;
 
 use super::error::Fault;
-use crate::types::codec;
-use crate::types::{Address, OutPoint, TxId};
+use crate::types::{Address, Height, OutPoint, Transaction, TxId, body, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -104,4 +103,9 @@ pub(super) fn decode<T: Serialize + DeserializeOwned>(
     bytes: &[u8],
 ) -> Result<T, Fault> {
     codec::decode(bytes).map_err(|error| Fault::row(table, key, error))
+}
+
+/// Reads a row of `bodies`.
+pub(super) fn decode_body(height: Height, bytes: &[u8]) -> Result<Vec<Transaction>, Fault> {
+    body::decode(bytes).map_err(|error| Fault::row("bodies", height, error))
 }

@@ -4,6 +4,8 @@
 //! Decoding is canonical: every byte must be consumed and encoding the value again must give the
 //! same bytes, so no two byte strings mean the same value.
 
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,8 +53,15 @@ fn config() -> impl bincode::config::Config {
 /// When the value exceeds [`MAX_ENCODED_BYTES`]; every constructor of an unbounded value enforces a
 /// smaller limit of its own.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, config())
-        .expect("values of this crate have derived encodings and stay under the size limit")
+    let mut bytes = Vec::new();
+    encode_onto(value, &mut bytes);
+    bytes
+}
+
+/// Appends a value's encoding. Panics as [`encode`] does.
+pub fn encode_onto<T: Serialize + ?Sized>(value: &T, to: &mut Vec<u8>) {
+    bincode::serde::encode_into_writer(value, Appending(to), config())
+        .expect("values of this crate have derived encodings and stay under the size limit");
 }
 
 /// Decodes a value from exactly its canonical bytes.
@@ -71,10 +80,43 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecE
             extra: bytes.len() - used,
         });
     }
-    if encode(&value) != bytes {
+    if !encodes_to(&value, bytes) {
         return Err(CodecError::NonCanonical { what });
     }
     Ok(value)
+}
+
+/// Compares while it encodes: nothing is allocated, and the first difference ends it.
+fn encodes_to<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
+    let mut expected = Expecting(bytes);
+    let encoded = bincode::serde::encode_into_writer(value, &mut expected, config());
+    encoded.is_ok() && expected.0.is_empty()
+}
+
+struct Appending<'a>(&'a mut Vec<u8>);
+
+impl Writer for Appending<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// What the rest of an encoding must be.
+struct Expecting<'a>(&'a [u8]);
+
+impl Writer for Expecting<'_> {
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        match self.0.strip_prefix(bytes) {
+            Some(rest) => {
+                self.0 = rest;
+                Ok(())
+            }
+            None => Err(EncodeError::Other("other bytes")),
+        }
+    }
 }
 
 /// The type's name without its path, for error messages.

@@ -6,6 +6,7 @@ pub mod address;
 pub mod amount;
 pub mod ban;
 pub mod block;
+pub mod body;
 pub mod codec;
 pub mod directory;
 mod fixed;

@@ -3,11 +3,15 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::StreamKind;
+use super::{StreamKind, SyncResponse};
+use crate::types::body;
 use crate::types::codec::{self, CodecError};
 
 /// The length of a frame's header, in bytes.
 pub const FRAME_HEADER_BYTES: usize = 4;
+
+/// The number of [`SyncResponse::Body`].
+const BODY: [u8; 4] = 2u32.to_le_bytes();
 
 /// Why a frame cannot be sent or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,12 +42,33 @@ pub enum FrameError {
 
 /// The whole frame of a message.
 pub fn encode_frame<T: Serialize>(kind: StreamKind, message: &T) -> Result<Vec<u8>, FrameError> {
-    let payload = codec::encode(message);
-    check_length(kind, payload.len())?;
-    let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload.len());
-    frame.extend((payload.len() as u32).to_le_bytes());
-    frame.extend(payload);
-    Ok(frame)
+    let mut frame = vec![0; FRAME_HEADER_BYTES];
+    codec::encode_onto(message, &mut frame);
+    close_frame(kind, frame)
+}
+
+/// The frame of a sync answer: what [`encode_frame`] gives, and for blocks in a part of the time.
+pub fn encode_answer(response: &SyncResponse) -> Result<Vec<u8>, FrameError> {
+    let SyncResponse::Body(transactions) = response else {
+        return encode_frame(StreamKind::Sync, response);
+    };
+    let payload = BODY.len() + body::encoded_bytes(transactions);
+    let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload);
+    frame.extend([0; FRAME_HEADER_BYTES]);
+    frame.extend(BODY);
+    body::write(transactions, &mut frame);
+    close_frame(StreamKind::Sync, frame)
+}
+
+/// The sync answer of a frame's payload: what [`decode_frame`] gives.
+pub fn decode_answer(payload: &[u8]) -> Result<SyncResponse, FrameError> {
+    let kind = StreamKind::Sync;
+    match payload.strip_prefix(&BODY) {
+        Some(transactions) => body::decode(transactions)
+            .map(SyncResponse::Body)
+            .map_err(|source| FrameError::Codec { kind, source }),
+        None => decode_frame(kind, payload),
+    }
 }
 
 /// The payload length that a frame's header announces, checked before anything is allocated.
@@ -62,6 +87,14 @@ pub fn decode_frame<T: Serialize + DeserializeOwned>(
     payload: &[u8],
 ) -> Result<T, FrameError> {
     codec::decode(payload).map_err(|source| FrameError::Codec { kind, source })
+}
+
+/// Writes the payload's length into the place left for it.
+fn close_frame(kind: StreamKind, mut frame: Vec<u8>) -> Result<Vec<u8>, FrameError> {
+    let length = frame.len() - FRAME_HEADER_BYTES;
+    check_length(kind, length)?;
+    frame[..FRAME_HEADER_BYTES].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(frame)
 }
 
 fn check_length(kind: StreamKind, length: usize) -> Result<(), FrameError> {

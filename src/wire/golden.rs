@@ -243,6 +243,27 @@ fn sync_down_samples() -> Vec<Sample> {
 }
 
 #[test]
+fn answers_of_sync_have_the_bytes_of_any_message() {
+    for sample in sync_down_samples() {
+        let payload = hex::decode(&sample.payload).unwrap();
+        let answer = decode_answer(&payload).unwrap();
+        let same = decode_frame(StreamKind::Sync, &payload);
+        assert_eq!(same.as_ref(), Ok(&answer), "{}", sample.name);
+        assert_eq!(encode_answer(&answer), Ok(sample.frame), "{}", sample.name);
+    }
+    let mut trailing = encode_answer(&SyncResponse::Body(Vec::new()))
+        .unwrap()
+        .split_off(4);
+    trailing.push(0);
+    assert!(decode_answer(&trailing).is_err());
+    let whole = vec![sample_transaction(); 30_000];
+    assert!(matches!(
+        encode_answer(&SyncResponse::Body(whole)),
+        Err(FrameError::TooLong { .. })
+    ));
+}
+
+#[test]
 fn every_message_has_its_bytes_behind_a_little_endian_length() {
     for sample in samples() {
         let length = (sample.payload.len() as u32 / 2).to_le_bytes();

@@ -13,7 +13,9 @@ mod second_encoder;
 pub mod stream;
 
 pub use close::{CloseCode, CloseReason};
-pub use frame::{FrameError, decode_frame, encode_frame, frame_length};
+pub use frame::{
+    FrameError, decode_answer, decode_frame, encode_answer, encode_frame, frame_length,
+};
 pub use messages::{
     BodyHeader, ConsensusMessage, Hello, KeepaliveMessage, Ping, ReachSet, Role, SyncRequest,
     SyncResponse, SyncUp, TransactionsMessage, Welcome,
