@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +88,7 @@ pub(super) async fn send_bodies(peer: Arc<Peer>, stop: CancellationToken) {
             .run_until_cancelled(async {
                 tokio::select! {
                     biased;
-                    sent = send_body(&mut writer, &account, &header, &block) => sent.map_err(|e| e.to_string()),
+                    sent = send_body(&mut writer, &account, &header, block) => sent.map_err(|e| e.to_string()),
                     () = account.stalled() => Err(format!("nothing confirmed for {STALL_LIMIT:?}")),
                 }
             })
@@ -107,15 +108,15 @@ async fn send_body(
     writer: &mut FrameWriter,
     account: &BulkStream,
     header: &BodyHeader,
-    block: &[u8],
+    block: Arc<Vec<u8>>,
 ) -> Result<(), quinn::WriteError> {
     let mut head = vec![StreamKind::Proposal.byte()];
     head.extend(
         encode_frame(StreamKind::Proposal, header).expect("a body's header is a few bytes"),
     );
     head.extend((block.len() as u32).to_le_bytes());
-    write_bulk(writer, account, &head).await?;
-    write_bulk(writer, account, block).await?;
+    write_bulk(writer, account, head.into()).await?;
+    write_bulk(writer, account, Bytes::from_owner(Shared(block))).await?;
     // Finishing is refused only on a stream that has ended; then `stopped` says so.
     writer.stream().finish().ok();
     let stopped = writer.stream().stopped();
@@ -133,17 +134,24 @@ async fn send_body(
     }
 }
 
+/// One block for all peers that it is sent to.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Writes bytes of a bulk stream as credit allows.
 pub(super) async fn write_bulk(
     writer: &mut FrameWriter,
     account: &BulkStream,
-    mut bytes: &[u8],
+    mut bytes: Bytes,
 ) -> Result<(), quinn::WriteError> {
     while !bytes.is_empty() {
         let granted = account.acquire(bytes.len().min(CHUNK_BYTES as usize)).await;
-        let (now, later) = bytes.split_at(granted);
-        writer.write(now).await?;
-        bytes = later;
+        writer.write_held(bytes.split_to(granted)).await?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! The reader belongs to one task and makes one read per [`FrameReader::step`], whose state lives
 //! in the reader: nothing is lost when a step is dropped half-way. A frame's length is checked
 //! against the limit of its kind before anything is allocated, and the buffer grows with the bytes
-//! that arrive, so a header that announces megabytes costs nothing until they come.
+//! that arrive, so a header that announces megabytes costs next to nothing until they come. One read
+//! takes all that is there, not a packet: what a read costs is paid by the read.
 
 use std::sync::Arc;
 
@@ -27,6 +28,10 @@ pub(super) const NOT_ALLOWED: VarInt = VarInt::from_u32(3);
 
 /// The most bytes taken from QUIC in one read.
 const READ_BYTES: usize = 64 * 1024;
+/// Of the first read of a frame.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+/// A larger buffer is not kept for the next frame.
+const KEPT_BYTES: usize = 1024 * 1024;
 
 /// Why a stream gives no more frames.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +92,9 @@ pub(super) struct FrameReader {
     header_filled: usize,
     /// The payload's length, once the header is complete.
     length: usize,
+    /// The payload as far as it is here, and then what was in the buffer before.
     payload: Vec<u8>,
+    filled: usize,
     consumed: u64,
 }
 
@@ -120,6 +127,7 @@ impl FrameReader {
             header_filled: 0,
             length: 0,
             payload: Vec::new(),
+            filled: 0,
             consumed,
         }
     }
@@ -143,7 +151,7 @@ impl FrameReader {
     /// The frame that is arriving: its payload's length, and how much of it is here. `None` before
     /// its header is complete.
     pub(super) fn arriving(&self) -> Option<(usize, usize)> {
-        (self.header_filled == FRAME_HEADER_BYTES).then_some((self.length, self.payload.len()))
+        (self.header_filled == FRAME_HEADER_BYTES).then_some((self.length, self.filled))
     }
 
     /// The next message; `None` when the stream was finished.
@@ -153,36 +161,59 @@ impl FrameReader {
         loop {
             match self.step().await? {
                 Step::Progress => {}
-                Step::Frame(payload) => return Ok(Some(decode_frame(self.kind, &payload)?)),
+                Step::Frame(payload) => {
+                    let message = decode_frame(self.kind, &payload)?;
+                    self.reuse(payload);
+                    return Ok(Some(message));
+                }
                 Step::End => return Ok(None),
             }
+        }
+    }
+
+    /// Takes a payload back, for the next one to be read into.
+    pub(super) fn reuse(&mut self, payload: Vec<u8>) {
+        if self.filled == 0 && payload.capacity() <= KEPT_BYTES {
+            self.payload = payload;
         }
     }
 
     /// One read.
     pub(super) async fn step(&mut self) -> Result<Step, ReadFailure> {
         if self.header_filled < FRAME_HEADER_BYTES {
-            let missing = FRAME_HEADER_BYTES - self.header_filled;
-            let Some(bytes) = self.read(missing).await? else {
+            let read = self.recv.read(&mut self.header[self.header_filled..]);
+            let Some(count) = read.await? else {
                 return self.end();
             };
-            self.header[self.header_filled..][..bytes.len()].copy_from_slice(&bytes);
-            self.header_filled += bytes.len();
+            self.note(count);
+            self.header_filled += count;
             if self.header_filled == FRAME_HEADER_BYTES {
                 self.length = self.checked_length()?;
             }
             return Ok(Step::Progress);
         }
-        let missing = self.length - self.payload.len();
-        let Some(bytes) = self.read(missing.min(READ_BYTES)).await? else {
+        let end = self.read_to();
+        if self.payload.len() < end {
+            self.payload.resize(end, 0);
+        }
+        let read = self.recv.read(&mut self.payload[self.filled..end]);
+        let Some(count) = read.await? else {
             return self.end();
         };
-        self.payload.extend_from_slice(&bytes);
-        if self.payload.len() < self.length {
+        self.note(count);
+        self.filled += count;
+        if self.filled < self.length {
             return Ok(Step::Progress);
         }
-        self.header_filled = 0;
+        self.payload.truncate(self.length);
+        (self.header_filled, self.filled) = (0, 0);
         Ok(Step::Frame(std::mem::take(&mut self.payload)))
+    }
+
+    /// How far the next read may go: as much again as is here, within bounds.
+    fn read_to(&self) -> usize {
+        let most = self.filled.clamp(FIRST_READ_BYTES, READ_BYTES);
+        self.length.min(self.filled + most)
     }
 
     /// Gives the stream up: the peer stops sending.
@@ -205,13 +236,9 @@ impl FrameReader {
         Ok(length)
     }
 
-    async fn read(&mut self, limit: usize) -> Result<Option<Bytes>, ReadError> {
-        let Some(chunk) = self.recv.read_chunk(limit, true).await? else {
-            return Ok(None);
-        };
-        self.consumed += chunk.bytes.len() as u64;
-        self.meter.received(self.kind, chunk.bytes.len());
-        Ok(Some(chunk.bytes))
+    fn note(&mut self, count: usize) {
+        self.consumed += count as u64;
+        self.meter.received(self.kind, count);
     }
 
     fn end(&self) -> Result<Step, ReadFailure> {
@@ -267,6 +294,14 @@ impl FrameWriter {
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         self.send.write_all(bytes).await?;
         self.meter.sent(self.kind, bytes.len());
+        Ok(())
+    }
+
+    /// Writes bytes as they are, without a copy: they are held until the peer has them.
+    pub(super) async fn write_held(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        let length = bytes.len();
+        self.send.write_chunk(bytes).await?;
+        self.meter.sent(self.kind, length);
         Ok(())
     }
 

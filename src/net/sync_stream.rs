@@ -20,7 +20,9 @@ use super::peer::Peer;
 use super::{SyncError, SyncServe};
 use crate::types::PeerIp;
 use crate::wire::messages::MAX_SYNC_HEIGHTS;
-use crate::wire::{StreamKind, SyncRequest, SyncResponse, SyncUp, decode_frame, encode_frame};
+use crate::wire::{
+    StreamKind, SyncRequest, SyncResponse, SyncUp, decode_answer, encode_answer, encode_frame,
+};
 
 /// No message of a requester is longer.
 const MAX_SYNC_UP_BYTES: usize = 64;
@@ -37,11 +39,10 @@ pub struct SyncAnswer {
 impl SyncAnswer {
     /// Sends one frame, waiting for bulk credit: returns when the frame before it is written.
     pub async fn send(&mut self, response: &SyncResponse) -> Result<(), SyncError> {
-        let frame =
-            encode_frame(StreamKind::Sync, response).map_err(|error| SyncError::Protocol {
-                peer: self.peer,
-                detail: error.to_string(),
-            })?;
+        let frame = encode_answer(response).map_err(|error| SyncError::Protocol {
+            peer: self.peer,
+            detail: error.to_string(),
+        })?;
         self.send_frame(frame).await
     }
 
@@ -110,7 +111,11 @@ impl SyncResponses {
     /// The next frame; `None` at the answer's end. Not cancel-safe: drop the whole value to give up.
     pub async fn next(&mut self) -> Result<Option<SyncResponse>, SyncError> {
         match self.next_payload().await? {
-            Some(payload) => self.decoded(&payload).map(Some),
+            Some(payload) => {
+                let response = self.decoded(&payload)?;
+                self.reader.reuse(payload);
+                Ok(Some(response))
+            }
             None => Ok(None),
         }
     }
@@ -125,7 +130,10 @@ impl SyncResponses {
             };
             let consumed = self.reader.consumed();
             if consumed > before {
-                self.progress.send_replace(consumed);
+                self.progress.send_if_modified(|progress| {
+                    *progress = consumed;
+                    self.progress.receiver_count() > 0
+                });
             }
             let at_end = matches!(step, Some(Step::End));
             if let Some(confirmation) = self.confirmer.take(consumed, at_end) {
@@ -153,8 +161,8 @@ impl SyncResponses {
     }
 
     fn decoded(&self, payload: &[u8]) -> Result<SyncResponse, SyncError> {
-        let response = decode_frame(StreamKind::Sync, payload)
-            .map_err(|error| self.failed(ReadFailure::Frame(error)))?;
+        let response =
+            decode_answer(payload).map_err(|error| self.failed(ReadFailure::Frame(error)))?;
         match &response {
             SyncResponse::Headers(headers) if headers.len() as u64 > MAX_SYNC_HEIGHTS => Err(self
                 .failed(ReadFailure::Content {
@@ -270,7 +278,7 @@ async fn write_answer(
     finished: &AtomicBool,
 ) -> Result<(), String> {
     while let Some(frame) = frames.recv().await {
-        let written = write_bulk(writer, account, &frame).await;
+        let written = write_bulk(writer, account, frame.into()).await;
         written.map_err(|error| error.to_string())?;
     }
     if !finished.load(Ordering::Acquire) {
