@@ -124,7 +124,8 @@ pub fn sync(input: &[u8]) {
     if let Some(response) = &response
         && input.len() <= StreamKind::Sync.max_frame_bytes()
     {
-        let frame = encode_answer(response).expect("its payload is within the limit");
+        let pieces = encode_answer(response).expect("its payload is within the limit");
+        let frame: Vec<u8> = pieces.flatten().collect();
         assert_eq!(&frame[FRAME_HEADER_BYTES..], input);
     }
 }

@@ -31,7 +31,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// Of the first read of a frame.
 const FIRST_READ_BYTES: usize = 4 * 1024;
 /// A larger buffer is not kept for the next frame.
-const KEPT_BYTES: usize = 1024 * 1024;
+const KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Why a stream gives no more frames.
 #[derive(Debug, thiserror::Error)]

@@ -37,16 +37,20 @@ pub struct SyncAnswer {
 }
 
 impl SyncAnswer {
-    /// Sends one frame, waiting for bulk credit: returns when the frame before it is written.
+    /// Sends one frame, waiting for bulk credit: returns when all but its end is written. Not
+    /// cancel-safe: drop the whole value to give up.
     pub async fn send(&mut self, response: &SyncResponse) -> Result<(), SyncError> {
-        let frame = encode_answer(response).map_err(|error| SyncError::Protocol {
+        let pieces = encode_answer(response).map_err(|error| SyncError::Protocol {
             peer: self.peer,
             detail: error.to_string(),
         })?;
-        self.send_frame(frame).await
+        for piece in pieces {
+            self.send_frame(piece).await?;
+        }
+        Ok(())
     }
 
-    /// Sends one encoded frame.
+    /// Sends an encoded frame, or the next piece of one.
     pub(super) async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), SyncError> {
         self.frames.send(frame).await.map_err(|_| self.ended())
     }

@@ -18,26 +18,28 @@ const OUTPUT_BYTES: usize = 8 + 32;
 /// A version and two counts.
 const LEAST_TRANSACTION_BYTES: usize = 2 + 8 + 8;
 
-/// The length of [`write`](write())'s bytes.
+/// The length of the canonical encoding of a list of transactions.
 pub fn encoded_bytes(transactions: &[Transaction]) -> usize {
     let each = transactions.iter().map(Transaction::encoded_bytes);
     8 + each.sum::<usize>()
 }
 
-/// Appends the canonical encoding of a list of transactions.
-pub fn write(transactions: &[Transaction], to: &mut Vec<u8>) {
-    to.reserve(encoded_bytes(transactions));
-    count(transactions.len(), to);
-    for transaction in transactions {
-        to.extend_from_slice(&transaction.version.to_le_bytes());
-        count(transaction.inputs.len(), to);
-        for input in &transaction.inputs {
-            to.extend_from_slice(&input_row(input));
-        }
-        count(transaction.outputs.len(), to);
-        for output in &transaction.outputs {
-            to.extend_from_slice(&output_row(output));
-        }
+/// Appends what comes before the transactions of a list: how many they are.
+pub fn write_count(count: usize, to: &mut Vec<u8>) {
+    to.extend_from_slice(&(count as u64).to_le_bytes());
+}
+
+/// Appends one transaction.
+pub fn write(transaction: &Transaction, to: &mut Vec<u8>) {
+    to.reserve(transaction.encoded_bytes());
+    to.extend_from_slice(&transaction.version.to_le_bytes());
+    write_count(transaction.inputs.len(), to);
+    for input in &transaction.inputs {
+        to.extend_from_slice(&input_row(input));
+    }
+    write_count(transaction.outputs.len(), to);
+    for output in &transaction.outputs {
+        to.extend_from_slice(&output_row(output));
     }
 }
 
@@ -63,10 +65,6 @@ fn read(mut bytes: &[u8]) -> Option<Vec<Transaction>> {
         });
     }
     bytes.is_empty().then_some(transactions)
-}
-
-fn count(count: usize, to: &mut Vec<u8>) {
-    to.extend_from_slice(&(count as u64).to_le_bytes());
 }
 
 /// A count of things that take at least so many bytes each, all of which must be there: so nothing
@@ -214,7 +212,8 @@ mod tests {
         #[test]
         fn both_encoders_write_the_same(transactions in transactions_any()) {
             let mut bytes = vec![7];
-            write(&transactions, &mut bytes);
+            write_count(transactions.len(), &mut bytes);
+            transactions.iter().for_each(|transaction| write(transaction, &mut bytes));
             prop_assert_eq!(&bytes[1..], codec::encode(&transactions));
             prop_assert_eq!(bytes.len() - 1, encoded_bytes(&transactions));
             prop_assert_eq!(read(&bytes[1..]), Some(transactions));

@@ -1,14 +1,19 @@
 //! Frames: a 4-byte little-endian payload length, then the payload, a message in canonical encoding.
 
+use std::mem::{replace, take};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{StreamKind, SyncResponse};
-use crate::types::body;
 use crate::types::codec::{self, CodecError};
+use crate::types::{Transaction, body};
 
 /// The length of a frame's header, in bytes.
 pub const FRAME_HEADER_BYTES: usize = 4;
+
+/// How much of a block is encoded at a time.
+pub const PIECE_BYTES: usize = 128 * 1024;
 
 /// The number of [`SyncResponse::Body`].
 const BODY: [u8; 4] = 2u32.to_le_bytes();
@@ -44,20 +49,53 @@ pub enum FrameError {
 pub fn encode_frame<T: Serialize>(kind: StreamKind, message: &T) -> Result<Vec<u8>, FrameError> {
     let mut frame = vec![0; FRAME_HEADER_BYTES];
     codec::encode_onto(message, &mut frame);
-    close_frame(kind, frame)
+    let length = frame.len() - FRAME_HEADER_BYTES;
+    check_length(kind, length)?;
+    frame[..FRAME_HEADER_BYTES].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(frame)
 }
 
-/// The frame of a sync answer: what [`encode_frame`] gives, and for blocks in a part of the time.
-pub fn encode_answer(response: &SyncResponse) -> Result<Vec<u8>, FrameError> {
+/// The frame of a sync answer: what [`encode_frame`] gives, and for blocks in a part of the time
+/// and in pieces, so that no more of a block is held than is being sent.
+pub fn encode_answer(response: &SyncResponse) -> Result<Pieces<'_>, FrameError> {
     let SyncResponse::Body(transactions) = response else {
-        return encode_frame(StreamKind::Sync, response);
+        return Ok(Pieces {
+            piece: encode_frame(StreamKind::Sync, response)?,
+            rest: &[],
+        });
     };
-    let payload = BODY.len() + body::encoded_bytes(transactions);
-    let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + payload);
-    frame.extend([0; FRAME_HEADER_BYTES]);
-    frame.extend(BODY);
-    body::write(transactions, &mut frame);
-    close_frame(StreamKind::Sync, frame)
+    let length = BODY.len() + body::encoded_bytes(transactions);
+    check_length(StreamKind::Sync, length)?;
+    let mut piece = Vec::with_capacity(PIECE_BYTES.min(FRAME_HEADER_BYTES + length));
+    piece.extend((length as u32).to_le_bytes());
+    piece.extend(BODY);
+    body::write_count(transactions.len(), &mut piece);
+    Ok(Pieces {
+        piece,
+        rest: transactions,
+    })
+}
+
+/// A frame in pieces of at most [`PIECE_BYTES`], or one transaction. None is empty.
+pub struct Pieces<'a> {
+    piece: Vec<u8>,
+    rest: &'a [Transaction],
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        while let Some((first, rest)) = self.rest.split_first() {
+            let filled = self.piece.len();
+            if filled > 0 && filled + first.encoded_bytes() > PIECE_BYTES {
+                return Some(replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES)));
+            }
+            body::write(first, &mut self.piece);
+            self.rest = rest;
+        }
+        Some(take(&mut self.piece)).filter(|last| !last.is_empty())
+    }
 }
 
 /// The sync answer of a frame's payload: what [`decode_frame`] gives.
@@ -87,14 +125,6 @@ pub fn decode_frame<T: Serialize + DeserializeOwned>(
     payload: &[u8],
 ) -> Result<T, FrameError> {
     codec::decode(payload).map_err(|source| FrameError::Codec { kind, source })
-}
-
-/// Writes the payload's length into the place left for it.
-fn close_frame(kind: StreamKind, mut frame: Vec<u8>) -> Result<Vec<u8>, FrameError> {
-    let length = frame.len() - FRAME_HEADER_BYTES;
-    check_length(kind, length)?;
-    frame[..FRAME_HEADER_BYTES].copy_from_slice(&(length as u32).to_le_bytes());
-    Ok(frame)
 }
 
 fn check_length(kind: StreamKind, length: usize) -> Result<(), FrameError> {

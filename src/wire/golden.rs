@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::frame::PIECE_BYTES;
 use super::*;
 use crate::types::codec::{self, CodecError};
 use crate::types::golden::*;
@@ -249,16 +250,29 @@ fn answers_of_sync_have_the_bytes_of_any_message() {
         let answer = decode_answer(&payload).unwrap();
         let same = decode_frame(StreamKind::Sync, &payload);
         assert_eq!(same.as_ref(), Ok(&answer), "{}", sample.name);
-        assert_eq!(encode_answer(&answer), Ok(sample.frame), "{}", sample.name);
+        let pieces: Vec<Vec<u8>> = encode_answer(&answer).unwrap().collect();
+        assert_eq!(pieces.concat(), sample.frame, "{}", sample.name);
     }
-    let mut trailing = encode_answer(&SyncResponse::Body(Vec::new()))
-        .unwrap()
-        .split_off(4);
-    trailing.push(0);
-    assert!(decode_answer(&trailing).is_err());
-    let whole = vec![sample_transaction(); 30_000];
+    assert!(decode_answer(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]).is_err());
+}
+
+#[test]
+fn a_large_block_is_encoded_in_pieces_of_one_frame() {
+    let mut transactions = vec![sample_transaction(); 2_000];
+    // Longer than a piece, in the middle.
+    let output = transactions[0].outputs[0];
+    transactions[1_000].outputs = vec![output; 4_000];
+    let answer = SyncResponse::Body(transactions);
+    let pieces: Vec<Vec<u8>> = encode_answer(&answer).unwrap().collect();
+    let frame = encode_frame(StreamKind::Sync, &answer).unwrap();
+    assert!(pieces.concat() == frame);
+    let long = |piece: &&Vec<u8>| piece.len() > PIECE_BYTES;
+    assert_eq!(pieces.iter().filter(long).count(), 1);
+    assert!(pieces.len() > 4 && pieces.iter().all(|piece| !piece.is_empty()));
+    assert_eq!(decode_answer(&frame[4..]), Ok(answer));
+    let answer = SyncResponse::Body(vec![sample_transaction(); 30_000]);
     assert!(matches!(
-        encode_answer(&SyncResponse::Body(whole)),
+        encode_answer(&answer),
         Err(FrameError::TooLong { .. })
     ));
 }
