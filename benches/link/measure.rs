@@ -115,6 +115,9 @@ pub struct Run {
     pub vote: Option<Trips>,
     /// Bulk received at end 0 and at end 1, megabits a second.
     pub mbit: [f64; 2],
+    /// Seconds of processor time that a gigabyte of bulk took, both ends and the kernel's part
+    /// together; `None` where that cannot be told, or includes an emulator or another run.
+    pub cpu_s_per_gb: Option<f64>,
     /// Seconds since bulk began, and milliseconds of the ping sent then.
     pub trace: Vec<(f64, f64)>,
     /// What the link did; `None` on loopback.
@@ -138,7 +141,24 @@ pub async fn run(design: Design, setting: Setting, seed: u64) -> anyhow::Result<
     tasks.shutdown().await;
     let link = link.finish().context("the emulated link")?;
     let run = run.with_context(|| format!("measuring: {}", design.name()))?;
-    Ok(Run { link, ..run })
+    let cpu_s_per_gb = run.cpu_s_per_gb.filter(|_| link.is_none());
+    Ok(Run {
+        link,
+        cpu_s_per_gb,
+        ..run
+    })
+}
+
+/// Seconds of processor time that this process has taken, of user and of system.
+fn processor_time() -> Option<f64> {
+    /// `USER_HZ`: the same on every Linux.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name before, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11).take(2);
+    let mut ticks = || times.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS_A_SECOND)
 }
 
 async fn observe(shown: &Shown, times: Times) -> anyhow::Result<Run> {
@@ -149,9 +169,9 @@ async fn observe(shown: &Shown, times: Times) -> anyhow::Result<Run> {
     // What was sent just before the beginning may still meet the first bulk.
     let idle = shown.ping.between(idle_from, began - times.idle / 4);
     sleep(times.settle).await;
-    let (from, before) = (now(), (shown.received)());
+    let (from, before, cpu_before) = (now(), (shown.received)(), processor_time());
     sleep(times.window).await;
-    let (to, after) = (now(), (shown.received)());
+    let (to, after, cpu_after) = (now(), (shown.received)(), processor_time());
     let all_answered = || {
         let votes = shown.vote.as_ref();
         shown.ping.all_answered(to) && votes.is_none_or(|votes| votes.all_answered(to))
@@ -164,11 +184,15 @@ async fn observe(shown: &Shown, times: Times) -> anyhow::Result<Run> {
         let bits = (after[end] - before[end]) as f64 * 8.0;
         bits / (to - from).as_secs_f64() / 1e6
     });
+    let bytes: u64 = [0, 1].iter().map(|end| after[*end] - before[*end]).sum();
+    let cpu = cpu_before.zip(cpu_after);
+    let cpu_s_per_gb = cpu.map(|(before, after)| (after - before) / (bytes as f64 / 1e9));
     Ok(Run {
         idle,
         ping: shown.ping.between(from, to),
         vote: shown.vote.as_ref().map(|votes| votes.between(from, to)),
         mbit,
+        cpu_s_per_gb,
         trace: shown.ping.trace(began),
         link: None,
     })
