@@ -1,4 +1,4 @@
-//! A block's transactions as bytes: what [`codec`](super::codec) writes and reads, done by hand.
+//! A block's transactions as bytes: what [`codec`] writes and reads, done by hand.
 //! A block is up to 100,000 rows of fixed length, and serde's price is by the row and field; this
 //! costs about what copying the bytes costs.
 //!
