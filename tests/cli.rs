@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::Place;
 use timed::node::files::{DataDir, DataDirLock};
+use tokio::time::Instant;
 
 /// A masternode `alpha` in the folder `a` at an address with a chain of its own, ready to run.
 fn with_masternode(ip: &str) -> Place {
@@ -296,6 +298,14 @@ fn bad_settings_and_keys_stop_a_start_with_one_sentence() {
         .failed_with("not signed by its consensus key");
 }
 
+/// A socket that a test has closed lives on for a moment in a child that another test is just starting.
+fn until_free<T>(bind: impl Fn() -> std::io::Result<T>) {
+    let start = Instant::now();
+    while let Err(error) = bind() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{error}");
+    }
+}
+
 #[test]
 fn a_busy_directory_port_or_a_foreign_address_stops_a_start() {
     let place = with_masternode("127.0.7.2");
@@ -310,12 +320,14 @@ fn a_busy_directory_port_or_a_foreign_address_stops_a_start() {
         .run("run --data-dir a")
         .failed_with("UDP port 24200 of 127.0.7.2 is in use");
     drop(busy);
+    until_free(|| UdpSocket::bind("127.0.7.2:24200"));
 
-    let busy = std::net::TcpListener::bind("127.0.7.2:24201").unwrap();
+    let busy = TcpListener::bind("127.0.7.2:24201").unwrap();
     place
         .run("run --data-dir a")
         .failed_with("TCP port 24201 of 127.0.7.2 is in use");
     drop(busy);
+    until_free(|| TcpListener::bind("127.0.7.2:24201"));
 
     // An address for documentation, which no machine has.
     place.edit(
