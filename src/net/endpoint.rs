@@ -13,6 +13,7 @@ use quinn::{
 use rand::Rng;
 
 use super::connection_id::{ConnectionIds, reset_key};
+use super::strangers::Runtimes;
 use super::windows::Windows;
 use super::{Identity, IdentityError, NetEnvironment, NetError, NetTiming, tls};
 use crate::env::WallClock;
@@ -64,6 +65,8 @@ pub(super) struct Endpoint {
     server: [Arc<ServerConfig>; 2],
     client: [ClientConfig; 2],
     recipe: Recipe,
+    /// Where the connections run.
+    pub(super) runtimes: Runtimes,
 }
 
 /// What the configurations are made of, besides the certificate.
@@ -113,6 +116,7 @@ impl Endpoint {
         config.cid_generator(move || ids.take());
         config.rng_seed(Some(environment.entropy.derive("QUIC endpoint")));
 
+        let runtimes = Runtimes::start(environment.offload).map_err(NetError::Thread)?;
         let recipe = Recipe {
             transports: [&Windows::RECORDED, &Windows::STRANGER]
                 .map(|windows| transport(windows, timing)),
@@ -133,6 +137,7 @@ impl Endpoint {
             server,
             client,
             recipe,
+            runtimes,
         })
     }
 
@@ -157,6 +162,7 @@ impl Endpoint {
         incoming: Incoming,
         recorded: bool,
     ) -> Result<Connecting, ConnectionError> {
+        let _quic_runs_there = self.runtimes.enter(recorded);
         incoming.accept_with(self.server[usize::from(!recorded)].clone())
     }
 
@@ -167,6 +173,7 @@ impl Endpoint {
         recorded: bool,
     ) -> Result<Connecting, quinn::ConnectError> {
         let config = self.client[usize::from(!recorded)].clone();
+        let _quic_runs_there = self.runtimes.enter(recorded);
         self.quinn.connect_with(config, address, SERVER_NAME)
     }
 

@@ -102,6 +102,9 @@ pub enum NetError {
     /// QUIC cannot use the socket.
     #[error("the UDP socket cannot be used: {0}")]
     Socket(std::io::Error),
+    /// The thread for peers without a record could not be started.
+    #[error("the thread for peers without a record could not be started: {0}")]
+    Thread(std::io::Error),
     /// QUIC has lost its socket.
     #[error("the UDP socket failed; the log names the error above")]
     EndpointLost,

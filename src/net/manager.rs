@@ -258,7 +258,8 @@ impl Manager {
                 let handshake = self.handshake.clone();
                 let arrival = Some((ticket, validated));
                 let shake = handshake.run(connecting, ip, direction, arrival);
-                self.state.handshakes.spawn(shake);
+                let runtimes = &self.endpoint.runtimes;
+                runtimes.spawn(recorded, &mut self.state.handshakes, shake);
             }
             // TLS can refuse a first packet at once.
             Err(error) if validated => {
@@ -312,7 +313,8 @@ impl Manager {
                 self.state.dialing += 1;
                 let handshake = self.handshake.clone();
                 let shake = handshake.run(connecting, ip, Direction::Outbound, None);
-                self.state.handshakes.spawn(shake);
+                let runtimes = &self.endpoint.runtimes;
+                runtimes.spawn(recorded, &mut self.state.handshakes, shake);
             }
             Err(error) => {
                 let detail = format!("{address} cannot be dialed: {error}");

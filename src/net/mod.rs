@@ -14,6 +14,7 @@
 //! - `connection`: the tasks of one established connection; `keepalive` and `liveness`, `queue`
 //!   (lifelong streams), `bodies` and `sync_stream` under the bound of `bulk`, which `credit` sets;
 //!   `windows` holds what QUIC grants and buffers.
+//! - `strangers`: the thread that peers without a record share.
 //! - `identity`, `tls`, `pins`, `connection_id`: who is who.
 //!
 //! Everything is bounded: handshakes, peers, streams, queues, frames, bytes in flight. Where a
@@ -54,6 +55,7 @@ mod meter;
 mod peer;
 pub mod pins;
 mod queue;
+mod strangers;
 mod sync_stream;
 #[cfg(test)]
 mod tests;

@@ -151,6 +151,7 @@ impl Manager {
         self.state.registry.insert(new.ip, peer.clone());
         self.state.registry_changed = true;
         self.state.known_changed = true;
+        let recorded = peer.masternode().is_some();
         let established = Established {
             peer,
             welcome,
@@ -160,7 +161,8 @@ impl Manager {
             gone,
             surroundings: self.surroundings.clone(),
         };
-        self.state.connections.spawn(established.run());
+        let runtimes = &self.endpoint.runtimes;
+        runtimes.spawn(recorded, &mut self.state.connections, established.run());
     }
 
     /// The tokens that keep the events of two connections of one peer in order: of the connection

@@ -31,6 +31,7 @@ mod raw;
 mod refusals;
 mod rotation;
 mod sim;
+mod strangers;
 mod streams;
 #[allow(dead_code, reason = "the simulation of whole nodes uses more of it")]
 mod wire;
