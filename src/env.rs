@@ -104,11 +104,11 @@ impl DurableFile for FileOnDisk {
     }
 }
 
-/// Where work runs that computes long or touches the disk: never on the runtime's workers, except
-/// in a simulation, where a foreign thread would stop virtual time.
+/// Where work runs that computes long, touches the disk or is for peers without a record: never on
+/// the runtime's workers, except in a simulation, where a foreign thread would stop virtual time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offload {
-    /// On the runtime's blocking threads.
+    /// On other threads.
     Threads,
     /// In place.
     Inline,

@@ -96,7 +96,7 @@ pub struct NetEnvironment {
     pub entropy: Entropy,
     /// `pins.toml`: highest serials and first-use pins.
     pub pins: Arc<dyn DurableFile>,
-    /// Where that file is written.
+    /// Where that file is written, and whether peers without a record have a thread of their own.
     pub offload: Offload,
 }
 

@@ -43,7 +43,7 @@ pub struct NetHandle {
     pub(super) admission: Admission,
 }
 
-/// Starts the network. The future is the network itself: it ends after `cancel`, when all
+/// Starts the network; must be called on a tokio runtime. The future is the network itself: it ends after `cancel`, when all
 /// connections are closed, or with the error that stopped it.
 pub fn start(
     config: NetConfig,
