@@ -250,11 +250,14 @@ impl FrameReader {
     }
 }
 
-/// Writes one stream.
+/// Writes one stream. One that is dropped in the middle of a write resets it: QUIC would otherwise
+/// finish it, and what was cut short would look to the peer like a frame of a broken program.
 pub(super) struct FrameWriter {
     send: SendStream,
     kind: StreamKind,
     meter: Arc<Meter>,
+    /// A write has begun and not returned: part of it may be on its way.
+    writing: bool,
 }
 
 impl FrameWriter {
@@ -272,7 +275,12 @@ impl FrameWriter {
     fn with_priority(send: SendStream, kind: StreamKind, priority: i32, meter: Arc<Meter>) -> Self {
         // Refused only on a stream that is over already, as every write will say.
         send.set_priority(priority).ok();
-        Self { send, kind, meter }
+        Self {
+            send,
+            kind,
+            meter,
+            writing: false,
+        }
     }
 
     /// The QUIC stream's id.
@@ -292,7 +300,9 @@ impl FrameWriter {
 
     /// Writes bytes as they are.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.writing = true;
         self.send.write_all(bytes).await?;
+        self.writing = false;
         self.meter.sent(self.kind, bytes.len());
         Ok(())
     }
@@ -300,7 +310,9 @@ impl FrameWriter {
     /// Writes bytes as they are, without a copy: they are held until the peer has them.
     pub(super) async fn write_held(&mut self, bytes: Bytes) -> Result<(), WriteError> {
         let length = bytes.len();
+        self.writing = true;
         self.send.write_chunk(bytes).await?;
+        self.writing = false;
         self.meter.sent(self.kind, length);
         Ok(())
     }
@@ -316,5 +328,13 @@ impl FrameWriter {
     pub(super) fn abandon(&mut self) {
         // The only error says that the stream is over already.
         self.send.reset(ABANDONED).ok();
+    }
+}
+
+impl Drop for FrameWriter {
+    fn drop(&mut self) {
+        if self.writing {
+            self.abandon();
+        }
     }
 }

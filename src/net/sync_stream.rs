@@ -200,8 +200,12 @@ pub(super) async fn serve(
     let mut reader = reader.with_limit(MAX_SYNC_UP_BYTES);
     let request = match reader.next::<SyncUp>().await? {
         Some(SyncUp::Request(request)) if request.is_valid() => request,
-        other => {
+        Some(other) => {
             return Err(content(format!("expected a valid request, got {other:?}")));
+        }
+        None => {
+            let kind = StreamKind::Sync;
+            return Err(ReadFailure::Truncated { kind });
         }
     };
     let Some(Ok(_place)) = stop.run_until_cancelled(peer.served.acquire()).await else {

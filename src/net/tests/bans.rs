@@ -2,8 +2,8 @@
 
 use super::raw::{Raw, hello, open};
 use super::*;
-use crate::types::{Ban, BannedBy};
-use crate::wire::{CloseCode, KeepaliveMessage, StreamKind};
+use crate::types::{Ban, BannedBy, GenesisHash};
+use crate::wire::{KeepaliveMessage, StreamKind};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -22,8 +22,7 @@ async fn a_ban_ends_the_connection_is_told_and_lifting_it_leaves_nothing() {
 
     node.net.ban(by_operator(other.ip, HOUR_MS)).await.unwrap();
     node.connected_to(&[]).await;
-    let reason = other.refused_with(node.ip).await;
-    assert_eq!(reason.code, CloseCode::Banned, "{reason}");
+    let reason = other.refused_as(node.ip, CloseCode::Banned).await;
     assert!(reason.detail.contains("it was asked for"), "{reason}");
     assert!(reason.detail.contains(" UTC by the operator"), "{reason}");
     let known = node.net.known_peers();
@@ -125,16 +124,31 @@ async fn a_fault_in_the_handshake_bans_too() {
 
 #[tokio::test]
 async fn what_friends_do_too_bans_nobody() {
-    // A stream that ends early closes the connection, which is all.
-    let plan = Plan::new(1, 1);
-    let node = plan.start(1);
-    let mut raw = Raw::dial(&plan, 2, 1).await;
-    node.connected_to(&[plan.ip(2)]).await;
-    raw.keepalive.write_all(&[9, 0, 0, 0, 1]).await.unwrap();
-    raw.keepalive.finish().unwrap();
-    assert_eq!(raw.closed().await.code, CloseCode::ProtocolViolation);
-    node.connected_to(&[]).await;
-    assert_eq!(node.net.bans(), []);
+    for mishap in ["a frame cut short", "no request", "another chain"] {
+        let plan = Plan::new(1, 1);
+        let node = plan.start(1);
+        if mishap == "another chain" {
+            let mut hello = hello(&plan, 2, plan.ip(1));
+            hello.genesis = GenesisHash([9; 32]);
+            let mut raw = Raw::greet(Raw::connect(&plan, 2, 1).await, hello).await;
+            assert_eq!(raw.closed().await.code, CloseCode::WrongGenesis);
+        } else {
+            let mut raw = Raw::dial(&plan, 2, 1).await;
+            node.connected_to(&[plan.ip(2)]).await;
+            if mishap == "no request" {
+                let (mut send, _recv) = raw.quic.open_bi().await.unwrap();
+                send.write_all(&[StreamKind::Sync.byte()]).await.unwrap();
+                send.finish().unwrap();
+            } else {
+                raw.keepalive.write_all(&[9, 0, 0, 0, 1]).await.unwrap();
+                raw.keepalive.finish().unwrap();
+            }
+            // A stream that ends early closes the connection, which is all.
+            assert_eq!(raw.closed().await.code, CloseCode::ProtocolViolation);
+        }
+        node.connected_to(&[]).await;
+        assert_eq!(node.net.bans(), [], "{mishap}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

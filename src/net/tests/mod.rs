@@ -17,7 +17,7 @@ use crate::types::{
     Address, Amount, BlockHash, Genesis, GenesisMasternode, Height, MasternodeDirectory,
     MasternodeRecord, Network, NodeId, PeerIp, Signature, StateCommitment, Timeouts, Tip,
 };
-use crate::wire::{CloseReason, Role};
+use crate::wire::{CloseCode, CloseReason, Role};
 
 mod bans;
 mod budgets;
@@ -304,6 +304,21 @@ impl Node {
         })
         .await;
         reason.unwrap().3
+    }
+
+    /// Waits until a handshake with a peer was refused for this: later ones may have failed otherwise.
+    async fn refused_as(&self, peer: PeerIp, code: CloseCode) -> CloseReason {
+        let mut reason = None;
+        self.until(&format!("{code:?} with {peer}"), |_| {
+            let refused = self.net.refused();
+            let found = refused
+                .into_iter()
+                .find(|one| (one.1, one.3.code) == (peer, code));
+            reason = found.map(|one| one.3);
+            reason.is_some()
+        })
+        .await;
+        reason.unwrap()
     }
 
     async fn stop(self) {

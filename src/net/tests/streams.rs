@@ -1,7 +1,11 @@
 //! What a peer may send on which stream, and what happens otherwise.
 
-use super::raw::{Raw, open};
+use quinn::{ReadError, ReadToEndError, TransportConfig};
+
+use super::raw::{Raw, endpoint, open};
 use super::*;
+use crate::net::frames::{ABANDONED, FrameWriter};
+use crate::net::meter::Meter;
 use crate::types::{ConsensusKey, Proposal, Round, TxId};
 use crate::wire::{
     CloseCode, ConsensusMessage, KeepaliveMessage, Ping, ReachSet, StreamKind, TransactionsMessage,
@@ -313,5 +317,31 @@ async fn a_consumer_that_is_behind_holds_back_its_stream_and_no_ping() {
     let before = high.info(low.ip).pongs_received;
     high.until("more pongs", |peers| peers[0].pongs_received > before + 5)
         .await;
-    assert!(!high.info(low.ip).slow);
+}
+
+#[tokio::test]
+async fn a_write_that_is_given_up_half_way_resets_its_stream() {
+    let plan = Plan::new(1, 1);
+    let acceptor = endpoint(&plan, 1);
+    let mut window = TransportConfig::default();
+    window.stream_receive_window(8u32.into());
+    let accept = async { acceptor.accept().await.unwrap().await.unwrap() };
+    let dial = Raw::connect_from(endpoint(&plan, 2), &plan, 2, 1, window);
+    let (accepted, (_dialer, dialed)) = tokio::join!(accept, dial);
+
+    let stream = accepted.open_uni().await.unwrap();
+    let meter = Arc::new(Meter::new());
+    let mut writer = FrameWriter::new(stream, StreamKind::Transactions, meter);
+    let mut reader = tokio::select! {
+        biased;
+        written = writer.write(&[7; 100]) => panic!("the peer grants 8 bytes: {written:?}"),
+        stream = dialed.accept_uni() => stream.unwrap(),
+    };
+    drop(writer);
+    let read = reader.read_to_end(100).await;
+    assert_eq!(
+        read,
+        Err(ReadToEndError::Read(ReadError::Reset(ABANDONED))),
+        "an end would look like a frame cut short by its program"
+    );
 }
