@@ -172,7 +172,7 @@ mod restart {
     /// The control: without the node's own keys there is no reset, and the peer must wait.
     #[test]
     fn another_node_at_the_address_cannot_reset_the_connection() {
-        let end = end_after_restart(3, Duration::from_secs(1));
+        let end = end_after_restart(3, Duration::from_secs(5));
         assert_eq!(end, CloseCode::TransportLost);
     }
 }

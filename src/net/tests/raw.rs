@@ -29,13 +29,11 @@ pub(super) fn endpoint(plan: &Plan, seed: u8) -> Endpoint {
 pub(super) fn endpoint_on(plan: &Plan, seed: u8, socket: Arc<dyn AsyncUdpSocket>) -> Endpoint {
     let own = identity(seed, plan.ip(seed));
     let server = ServerConfig::with_crypto(tls::server_crypto(&own).unwrap());
-    Endpoint::new_with_abstract_socket(
-        EndpointConfig::new(reset_key(&own)),
-        Some(server),
-        socket,
-        Arc::new(TokioRuntime),
-    )
-    .unwrap()
+    let mut config = EndpointConfig::new(reset_key(&own));
+    // Else a run on virtual time would not repeat itself.
+    config.rng_seed(Some([seed; 32]));
+    Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(TokioRuntime))
+        .unwrap()
 }
 
 pub(super) fn hello(plan: &Plan, seed: u8, to: PeerIp) -> Hello {

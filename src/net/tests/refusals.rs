@@ -1,9 +1,11 @@
 //! Every refusal has a reason, on both sides.
 
-use super::raw::{Raw, endpoint, hello};
+use quinn::TransportConfig;
+
+use super::raw::{Raw, endpoint, endpoint_on, hello};
 use super::*;
 use crate::types::GenesisHash;
-use crate::wire::{CloseCode, KeepaliveMessage};
+use crate::wire::KeepaliveMessage;
 
 /// Both nodes dial; gives the reasons that the two have.
 async fn both_refuse(one: &Node, other: &Node) -> [CloseReason; 2] {
@@ -92,8 +94,8 @@ async fn when_all_slots_are_taken_the_next_is_told_so() {
     let first = plan.start(2);
     first.connected_to(&[node.ip]).await;
     let second = plan.start(3);
-    assert_eq!(second.refused_with(node.ip).await.code, CloseCode::Full);
-    assert_eq!(node.refused_with(second.ip).await.code, CloseCode::Full);
+    second.refused_as(node.ip, CloseCode::Full).await;
+    node.refused_as(second.ip, CloseCode::Full).await;
     node.connected_to(&[first.ip]).await;
 }
 
@@ -109,8 +111,7 @@ async fn two_full_nodes_behind_one_address_are_told_why_the_second_is_refused() 
     same_address.addresses = vec![plan.address(1), plan.ip(2).with_port(0)];
     let other = identity(77, plan.ip(2));
     let second = same_address.start_as(2, same_address.config(2), other, plan.directory());
-    let reason = second.refused_with(node.ip).await;
-    assert_eq!(reason.code, CloseCode::IpTaken);
+    let reason = second.refused_as(node.ip, CloseCode::IpTaken).await;
     assert!(reason.detail.contains("behind one address"), "{reason}");
     node.connected_to(&[first.ip]).await;
 }
@@ -128,29 +129,31 @@ async fn no_common_protocol_version_is_refused_with_the_versions_named() {
     assert_eq!(node.refused_with(plan.ip(2)).await, reason);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dialer_is_not_connected_before_the_welcome() {
     let mut plan = Plan::new(2, 0);
-    plan.timing.handshake_timeout = Duration::from_millis(500);
     plan.timing.dial_grace = Duration::ZERO;
-    let listening = endpoint(&plan, 1);
-    let node = plan.start(2);
+    let wire = sim::clean_wire();
+    let listening = endpoint_on(&plan, 1, wire.socket(plan.address(1)));
+    let node = sim::start(&plan, 2, &wire);
     let quic = listening.accept().await.unwrap().await.unwrap();
     let mut raw = Raw::greet((listening, quic), hello(&plan, 1, plan.ip(2))).await;
     assert!(matches!(raw.read().await, KeepaliveMessage::Hello(_)));
     assert!(node.net.peers().is_empty());
     let reason = raw.closed().await;
     assert_eq!(reason.code, CloseCode::HandshakeTimeout, "{reason}");
-    assert_eq!(node.refused_with(plan.ip(1)).await, reason);
+    let said = node.refused_as(plan.ip(1), reason.code).await;
+    assert_eq!(said, reason);
     assert!(node.net.peers().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dialer_that_says_nothing_is_let_go() {
-    let mut plan = Plan::new(1, 1);
-    plan.timing.handshake_timeout = Duration::from_millis(200);
-    let node = plan.start(1);
-    let (_endpoint, quic) = Raw::connect(&plan, 2, 1).await;
+    let plan = Plan::new(1, 1);
+    let wire = sim::clean_wire();
+    let node = sim::start(&plan, 1, &wire);
+    let dialer = endpoint_on(&plan, 2, wire.socket(plan.address(2)));
+    let (_dialer, quic) = Raw::connect_from(dialer, &plan, 2, 1, TransportConfig::default()).await;
     let closed = tls::explain(&quic.closed().await);
     assert_eq!(closed.code, CloseCode::HandshakeTimeout);
     assert_eq!(node.refused_with(plan.ip(2)).await, closed);
@@ -193,8 +196,5 @@ async fn an_arrival_that_never_answers_is_no_refusal() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(node.net.peers().is_empty());
     assert_eq!(node.net.refused(), []);
-    assert_eq!(
-        full.refused_with(node.ip).await.code,
-        CloseCode::HandshakeTimeout
-    );
+    full.refused_as(node.ip, CloseCode::HandshakeTimeout).await;
 }
