@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use tokio::time::{interval, timeout};
 
 use timed::node::Node;
-use timed::types::PeerIp;
+use timed::types::{Network, PeerIp};
 
 const ALPHA: &str = "127.0.0.1";
 const BETA: &str = "127.0.0.2";
@@ -104,6 +105,8 @@ async fn run(root: &Path) -> anyhow::Result<Outcome> {
         told_to_impostor.as_deref().unwrap_or("nothing")
     );
     node.stop().await?;
+    // QUIC lets go of its socket a moment after the node has stopped.
+    until(|| UdpSocket::bind((BETA, Network::Dev.p2p_port())).ok()).await;
 
     let node = support::start(&beta).await?;
     println!("the real beta has started on {BETA}");

@@ -131,8 +131,8 @@ async fn run(root: &Path, options: &Options) -> anyhow::Result<Outcome> {
         blocks_with_transactions: BTreeSet::new(),
     };
     let synced_from = testnet.produce(options, &gamma).await?;
-    testnet.settle().await?;
-    let outcome = testnet.judge(synced_from);
+    let tips_equal = testnet.settle().await?;
+    let outcome = testnet.judge(synced_from, tips_equal);
     for node in testnet.nodes {
         node.stop().await?;
     }
@@ -239,8 +239,9 @@ impl Testnet {
         Ok(())
     }
 
-    /// Submissions have stopped: waits until everything is final and all tips are equal.
-    async fn settle(&mut self) -> anyhow::Result<()> {
+    /// Submissions have stopped: waits until everything is final and all tips are equal; says whether
+    /// they have been.
+    async fn settle(&mut self) -> anyhow::Result<bool> {
         println!("submissions stopped; waiting for equal tips");
         let mut tips: Vec<_> = self
             .nodes
@@ -252,7 +253,7 @@ impl Testnet {
                 self.look_at(0).await?;
                 self.look_at(1).await?;
                 if self.final_transfers().count() == self.transfers.len() && self.tips_equal() {
-                    return anyhow::Ok(());
+                    return anyhow::Ok(true);
                 }
                 let changes = tips.iter_mut().map(|tip| Box::pin(tip.changed()));
                 first_of(changes.collect()).await?;
@@ -261,7 +262,7 @@ impl Testnet {
         match timeout(SETTLE, settled).await {
             Ok(settled) => settled,
             // What is missing is said by the judgement.
-            Err(_) => Ok(()),
+            Err(_) => Ok(false),
         }
     }
 
@@ -300,7 +301,7 @@ impl Testnet {
         );
     }
 
-    fn judge(&self, synced_from: Height) -> Outcome {
+    fn judge(&self, synced_from: Height, tips_equal: bool) -> Outcome {
         let (connections_per_pair, dialer_per_pair, agreed) = self.pairs();
         let peers: Vec<_> = self.nodes.iter().map(|node| node.net().peers()).collect();
         let peer_counts_true = self.nodes.len() == 3
@@ -330,7 +331,7 @@ impl Testnet {
                 .into_iter()
                 .zip(self.nodes.iter().map(|node| node.chain().tip().height.0))
                 .collect(),
-            tips_equal: self.tips_equal(),
+            tips_equal,
             transactions_submitted: self.transfers.len(),
             transactions_final: finality.len(),
             blocks_with_transactions: self.blocks_with_transactions.len(),

@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "each test program uses its part")]
 mod support;
 
+use std::fmt::Display;
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -298,10 +299,11 @@ fn bad_settings_and_keys_stop_a_start_with_one_sentence() {
         .failed_with("not signed by its consensus key");
 }
 
-/// A socket that a test has closed lives on for a moment in a child that another test is just starting.
-fn until_free<T>(bind: impl Fn() -> std::io::Result<T>) {
+/// A socket or lock that a test has closed lives on for a moment in a child that another test is just
+/// starting.
+fn until_free<T, E: Display>(take: impl Fn() -> Result<T, E>) {
     let start = Instant::now();
-    while let Err(error) = bind() {
+    while let Err(error) = take() {
         assert!(start.elapsed() < Duration::from_secs(10), "{error}");
     }
 }
@@ -309,11 +311,13 @@ fn until_free<T>(bind: impl Fn() -> std::io::Result<T>) {
 #[test]
 fn a_busy_directory_port_or_a_foreign_address_stops_a_start() {
     let place = with_masternode("127.0.7.2");
-    let held = DataDirLock::take(&DataDir::new(&place.path("a"))).unwrap();
+    let folder = DataDir::new(&place.path("a"));
+    let held = DataDirLock::take(&folder).unwrap();
     place
         .run("run --data-dir a")
         .failed_with("a is in use by another timed process");
     drop(held);
+    until_free(|| DataDirLock::take(&folder));
 
     let busy = UdpSocket::bind("127.0.7.2:24200").unwrap();
     place

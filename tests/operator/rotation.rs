@@ -154,8 +154,11 @@ fn a_masternode_moves_by_commands() {
     assert_eq!(beta.exit_code(), Some(0));
     place.edit("beta/timed.toml", "127.0.10.6", "127.0.10.7");
     let _beta = place.start("beta");
-    let after = until_connected(&place, "alpha", &["beta"]);
-    assert_ne!(after["beta"].0, before["beta"].0);
+    let after = until("a new connection with beta", || {
+        let now = connected(&place, "alpha");
+        let new = now.get("beta")?.0 != before["beta"].0;
+        new.then_some(now)
+    });
     assert_eq!(after["beta"].1, before["beta"].1, "the key is the same");
     let peers = place.must("rpc --data-dir alpha --json getpeerinfo").json();
     assert_eq!(peers[0]["ip"], "127.0.10.7");

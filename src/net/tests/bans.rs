@@ -130,7 +130,7 @@ async fn what_friends_do_too_bans_nobody() {
         if mishap == "another chain" {
             let mut hello = hello(&plan, 2, plan.ip(1));
             hello.genesis = GenesisHash([9; 32]);
-            let mut raw = Raw::greet(Raw::connect(&plan, 2, 1).await, hello).await;
+            let raw = Raw::greet(Raw::connect(&plan, 2, 1).await, hello).await;
             assert_eq!(raw.closed().await.code, CloseCode::WrongGenesis);
         } else {
             let mut raw = Raw::dial(&plan, 2, 1).await;
