@@ -12,7 +12,7 @@ use timed::ledger::{Draft, Parent, assemble_block};
 use timed::types::transaction::TRANSACTION_VERSION;
 use timed::types::{
     Address, Allocation, Amount, Block, BlockHeader, CommitCertificate, Genesis, GenesisHash,
-    GenesisMasternode, Height, Network, OutPoint, PublicKey, Round, Signature, Timeouts,
+    GenesisMasternode, Height, Network, OutPoint, PublicKey, Round, Signature, Timeouts, Tip,
     Transaction, TxInput, TxOutput, ValidatorSet, Vote, VoteKind, signing,
 };
 
@@ -43,8 +43,24 @@ pub(crate) struct Shape {
     pub(crate) transactions: usize,
 }
 
-/// Bodies as [`Chain::commit_segment`] takes them.
+/// Transactions by the height of their block.
 pub(crate) type Bodies = Vec<(Height, Vec<Transaction>)>;
+
+/// Commits blocks of a segment the way that sync does. Bodies outside the segment are passed over.
+pub(crate) async fn commit_segment(
+    chain: &Chain,
+    segment: Arc<VerifiedSegment>,
+    bodies: Bodies,
+) -> Result<Tip, ChainError> {
+    let rules = chain.rules();
+    let checked = bodies
+        .into_iter()
+        .filter(|(height, _)| segment.header(*height).is_some())
+        .map(|(height, body)| segment.check_body(height, body, &rules))
+        .collect::<Result<Vec<_>, _>>()?;
+    let executed = chain.execute_segment(segment, checked, None).await?;
+    chain.commit_executed(executed).await
+}
 
 /// Makes the blocks of a chain, one after the other.
 pub(crate) struct Generator {
@@ -106,7 +122,7 @@ impl Generator {
             let (segment, mut bodies) = self.segment(last);
             while !bodies.is_empty() {
                 let rest = bodies.split_off(bodies.len().min(COMMIT_BLOCKS));
-                chain.commit_segment(segment.clone(), bodies).await?;
+                commit_segment(chain, segment.clone(), bodies).await?;
                 bodies = rest;
             }
         }

@@ -1,10 +1,10 @@
 //! The chain: the one writer of blocks. Verifies, commits, publishes the tip.
 //!
-//! Flow: a block comes from consensus ([`Chain::commit`]) or from sync ([`Chain::commit_segment`]),
-//! its certificate is verified, [`ledger`](crate::ledger) executes it completely over the outputs
-//! that it spends, [`store`](crate::store) makes it durable in one transaction, and only then is the
-//! tip published through a `watch`. Execution and signature checks run through [`Offload`], disk work
-//! on the store's threads.
+//! Flow: a block comes from consensus ([`Chain::commit`]) or from sync ([`Chain::execute_segment`],
+//! [`Chain::commit_executed`]), its certificate is verified, [`ledger`](crate::ledger) executes it
+//! completely over the outputs that it spends, [`store`](crate::store) makes it durable in one
+//! transaction, and only then is the tip published through a `watch`. Execution and signature checks
+//! run through [`Offload`], disk work on the store's threads.
 //!
 //! # One writer
 //! What a commit builds on (tip, set hash, checked blocks) is owned by whoever holds the writer lock,
@@ -214,24 +214,14 @@ impl Chain {
         self.inner.commit(block, certificate).await
     }
 
-    /// Commits consecutive blocks of a verified segment that follow the tip, in one durable
-    /// transaction: all of them, or none. Blocks at or below the tip are skipped. Bodies must match
-    /// their headers. The caller bounds a batch; all of it is in memory at once.
-    pub async fn commit_segment(
-        &self,
-        segment: Arc<VerifiedSegment>,
-        bodies: Vec<(Height, Vec<Transaction>)>,
-    ) -> Result<Tip, ChainError> {
-        self.inner.commit_segment(segment, bodies).await
-    }
-
     /// The rules of its transactions.
     pub fn rules(&self) -> Rules {
         Rules::of(&self.inner.genesis)
     }
 
     /// Executes consecutive blocks of a verified segment without committing them: on the tip, or on
-    /// the batch right before them, `after`, whose own batch before must be durable.
+    /// the batch right before them, `after`, whose own batch before must be durable. Blocks at or
+    /// below that are skipped. The caller bounds a batch; all of it is in memory at once.
     pub async fn execute_segment(
         &self,
         segment: Arc<VerifiedSegment>,

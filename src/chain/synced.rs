@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::segment::{CheckedBody, VerifiedSegment};
 use super::writer::{Spendable, parent_of};
 use super::{ChainError, Inner};
-use crate::ledger::{BlockError, Rules, apply_signed_block};
+use crate::ledger::{BlockError, apply_signed_block};
 use crate::store::{BlockCommit, ChainState};
 use crate::types::{Block, Genesis, Height, OutPoint, Tip, Transaction, TxOutput, ValidatorSet};
 
@@ -73,40 +73,14 @@ impl Ahead {
 }
 
 impl Inner {
-    pub(super) async fn commit_segment(
-        &self,
-        segment: Arc<VerifiedSegment>,
-        bodies: Vec<(Height, Vec<Transaction>)>,
-    ) -> Result<Tip, ChainError> {
-        let rules = Rules::of(&self.genesis);
-        let tip = *self.tip.borrow();
-        self.require_same_chain(&segment, tip).await?;
-        let checking = segment.clone();
-        let check = move || {
-            let above = bodies
-                .into_iter()
-                .filter(|(height, _)| *height > tip.height);
-            above
-                .map(|(height, body)| match checking.header(height) {
-                    Some(_) => checking.check_body(height, body, &rules),
-                    None => Err(ChainError::NotNext {
-                        height,
-                        tip: tip.height,
-                    }),
-                })
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let bodies = self.offload.run(check).await?;
-        let executed = self.execute_segment(segment, bodies, None).await?;
-        self.commit_executed(executed).await
-    }
-
     pub(super) async fn execute_segment(
         &self,
         segment: Arc<VerifiedSegment>,
         bodies: Vec<CheckedBody>,
         after: Option<Ahead>,
     ) -> Result<Executed, ChainError> {
+        // Consensus may have gone past what is ahead.
+        let after = after.filter(|ahead| ahead.0.state.tip.height >= self.tip.borrow().height);
         let state = match &after {
             Some(ahead) => ahead.0.state.clone(),
             None => self.lock().await.state().clone(),

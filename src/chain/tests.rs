@@ -6,6 +6,7 @@ mod synced;
 
 use proptest::prelude::*;
 
+use super::generator::commit_segment;
 use super::testing::{Final, TestNet, bodies};
 use super::*;
 use crate::ledger::fixture::{self, ALLOCATED};
@@ -175,7 +176,7 @@ async fn consensus_and_sync_may_commit_the_same_block_at_once() {
     let segment = net.segment(&blocks);
     let (block, certificate) = blocks[0].clone();
     let (by_sync, by_consensus, again) = tokio::join!(
-        chain.commit_segment(segment, bodies(&blocks)),
+        commit_segment(&chain, segment, bodies(&blocks)),
         chain.commit(block.clone(), certificate.clone()),
         chain.commit(block, certificate),
     );
@@ -353,8 +354,7 @@ async fn a_segment_is_committed_in_parts_and_stores_its_certificate_at_its_end()
     let mut tips = chain.watch_tip();
 
     let rest = all.split_off(4);
-    let tip = chain
-        .commit_segment(segment.clone(), all.clone())
+    let tip = commit_segment(&chain, segment.clone(), all.clone())
         .await
         .unwrap();
     assert_eq!(tip.height, Height(4));
@@ -371,8 +371,7 @@ async fn a_segment_is_committed_in_parts_and_stores_its_certificate_at_its_end()
     let chain = net.chain_on(&disk).await;
     assert_eq!(chain.tip(), tip);
     all.extend(rest);
-    let tip = chain
-        .commit_segment(segment.clone(), all.clone())
+    let tip = commit_segment(&chain, segment.clone(), all.clone())
         .await
         .unwrap();
     assert_eq!(tip, source.tip());
@@ -383,7 +382,7 @@ async fn a_segment_is_committed_in_parts_and_stores_its_certificate_at_its_end()
     assert_eq!(headers, segment.headers()[2..]);
     assert_eq!(unspent_commitment(&net, &chain, &blocks).await, tip.state);
     // Nothing new is no error.
-    assert_eq!(chain.commit_segment(segment, all).await.unwrap(), tip);
+    assert_eq!(commit_segment(&chain, segment, all).await.unwrap(), tip);
 }
 
 #[tokio::test]
@@ -395,8 +394,7 @@ async fn a_wrong_body_or_a_gap_in_a_segment_commits_nothing() {
 
     let mut wrong = bodies(&blocks);
     wrong[2].1.clear();
-    let error = chain
-        .commit_segment(segment.clone(), wrong)
+    let error = commit_segment(&chain, segment.clone(), wrong)
         .await
         .unwrap_err();
     assert!(matches!(
@@ -408,8 +406,7 @@ async fn a_wrong_body_or_a_gap_in_a_segment_commits_nothing() {
     ));
     let mut gap = bodies(&blocks);
     gap.remove(1);
-    let error = chain
-        .commit_segment(segment.clone(), gap)
+    let error = commit_segment(&chain, segment.clone(), gap)
         .await
         .unwrap_err();
     assert!(matches!(
@@ -420,8 +417,7 @@ async fn a_wrong_body_or_a_gap_in_a_segment_commits_nothing() {
         }
     ));
     let late = bodies(&blocks).split_off(1);
-    let error = chain
-        .commit_segment(segment.clone(), late)
+    let error = commit_segment(&chain, segment.clone(), late)
         .await
         .unwrap_err();
     assert!(matches!(
@@ -432,8 +428,7 @@ async fn a_wrong_body_or_a_gap_in_a_segment_commits_nothing() {
         }
     ));
     let later = net.segment(&blocks[2..]);
-    let error = chain
-        .commit_segment(later, bodies(&blocks))
+    let error = commit_segment(&chain, later, bodies(&blocks))
         .await
         .unwrap_err();
     assert!(matches!(
@@ -444,8 +439,7 @@ async fn a_wrong_body_or_a_gap_in_a_segment_commits_nothing() {
         }
     ));
     assert_eq!(chain.tip().height, Height::GENESIS);
-    chain
-        .commit_segment(segment, bodies(&blocks))
+    commit_segment(&chain, segment, bodies(&blocks))
         .await
         .unwrap();
 }
@@ -463,8 +457,7 @@ async fn a_segment_of_another_fork_is_refused_wherever_it_lies() {
     for range in [0..2, 2..7, 5..7, 4..5] {
         let part = &foreign[range];
         let segment = net.segment(part);
-        let error = chain
-            .commit_segment(segment, bodies(part))
+        let error = commit_segment(&chain, segment, bodies(part))
             .await
             .unwrap_err();
         assert!(matches!(error, ChainError::Fork { .. }), "{error}");
@@ -533,7 +526,7 @@ proptest! {
                 let chain = net.chain_on(&disk).await;
                 let end = blocks.len().min(at + cut);
                 let part = bodies(&blocks[at..end]);
-                let tip = chain.commit_segment(segment.clone(), part).await.unwrap();
+                let tip = commit_segment(&chain, segment.clone(), part).await.unwrap();
                 assert_eq!(tip.height, Height(end as u64));
                 at = end;
             }

@@ -87,7 +87,7 @@ async fn a_batch_of_a_segment_is_whole_or_not_at_all_wherever_the_power_fails() 
     let segment = net.segment(&blocks);
     cut_everywhere(&net, &disk, &blocks, CHECKED_FILE_BYTES, async |chain| {
         let bodies = bodies(&blocks[2..]);
-        chain.commit_segment(segment.clone(), bodies).await
+        commit_segment(&chain, segment.clone(), bodies).await
     })
     .await;
 }

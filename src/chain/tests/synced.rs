@@ -75,6 +75,22 @@ async fn blocks_that_consensus_commits_meanwhile_are_skipped() {
 }
 
 #[tokio::test]
+async fn a_batch_is_executed_on_the_chain_once_consensus_is_past_the_one_before_it() {
+    let (chain, segment, mut bodies) = segment().await;
+    let last = bodies.split_off(12);
+    let first = chain.execute_segment(segment.clone(), bodies[..10].to_vec(), None);
+    let first = first.await.unwrap();
+    let by_consensus = chain.execute_segment(segment.clone(), bodies, None);
+    let by_consensus = by_consensus.await.unwrap();
+    chain.commit_executed(by_consensus).await.unwrap();
+    let second = chain.execute_segment(segment.clone(), last, first.ahead());
+    let second = second.await.unwrap();
+    assert_eq!(chain.commit_executed(first).await.unwrap().height.0, 12);
+    let tip = chain.commit_executed(second).await.unwrap();
+    assert_eq!(tip.hash, segment.headers().last().unwrap().hash());
+}
+
+#[tokio::test]
 async fn a_bad_signature_below_a_certificate_is_found_by_the_strict_check() {
     let (_, segment, bodies) = segment().await;
     let genesis = Generator::new(SHAPE).genesis().clone();

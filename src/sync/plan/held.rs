@@ -44,12 +44,12 @@ impl<B> HeldBodies<B> {
         Some(body)
     }
 
-    /// Drops the highest one that is above `above`; returns its height.
-    pub(super) fn drop_highest(&mut self, above: Height) -> Option<Height> {
-        let height = *self.bodies.last_key_value()?.0;
-        if height <= above {
-            return None;
-        }
+    /// Drops the highest one that is above `above` and weighs more than `least_bytes`; returns its
+    /// height.
+    pub(super) fn drop_highest(&mut self, above: Height, least_bytes: usize) -> Option<Height> {
+        let mut candidates = self.bodies.range(above.next()..).rev();
+        let (height, _) = candidates.find(|(_, (bytes, _))| *bytes > least_bytes)?;
+        let height = *height;
         self.remove(height);
         Some(height)
     }
@@ -66,5 +66,28 @@ impl<B> HeldBodies<B> {
     pub(super) fn clear(&mut self) {
         self.bodies.clear();
         self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_the_highest_that_frees_something() {
+        let mut held = HeldBodies::new();
+        for (height, bytes) in [(4, 500), (5, 1_000), (6, 64), (7, 2_000), (8, 64)] {
+            held.insert(Height(height), bytes, ());
+        }
+        let mut drop = || held.drop_highest(Height(4), 64);
+        assert_eq!(drop(), Some(Height(7)));
+        assert_eq!(drop(), Some(Height(5)));
+        assert_eq!(drop(), None);
+        assert!(
+            [4, 6, 8]
+                .iter()
+                .all(|height| held.contains(Height(*height)))
+        );
+        assert_eq!(held.bytes(), 628);
     }
 }

@@ -411,10 +411,13 @@ impl<S: Clone, B> Plan<S, B> {
         self.held.bytes() + committing.sum::<usize>()
     }
 
-    /// Drops held bodies from the top while they exceed their bytes, and the requests above them.
+    /// Drops held bodies from the top while they exceed their bytes, and the requests above them. Those
+    /// of blocks without transactions stay: they weigh next to nothing, and nobody has to be asked for
+    /// what their header says.
     fn drop_furthest(&mut self) {
         while self.bytes_held() > self.limits.held_bytes {
-            let Some(height) = self.held.drop_highest(self.first_open()) else {
+            let above = self.first_open();
+            let Some(height) = self.held.drop_highest(above, EMPTY_BODY_BYTES) else {
                 return;
             };
             self.drop_requests(|request| request.kind == Kind::Bodies && request.next > height);

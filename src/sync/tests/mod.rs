@@ -11,6 +11,7 @@ use super::actor::Actor;
 use super::io::{Answer, Network};
 use super::server::{self, MAX_SERVED_PER_PEER, Serve};
 use super::{SyncFailure, SyncStatus};
+use crate::chain::generator::commit_segment;
 use crate::chain::testing::TestNet;
 use crate::chain::{Chain, ChainError};
 use crate::env::Offload;
@@ -160,8 +161,7 @@ async fn it_resumes_in_the_middle_of_a_segment() {
         part.push((Arc::new(block), certificate));
     }
     let bodies = crate::chain::testing::bodies(&part);
-    start
-        .commit_segment(test.segment(&part), bodies)
+    commit_segment(&start, test.segment(&part), bodies)
         .await
         .unwrap();
     let mut node = Node::start(start, net, false, cancel);
@@ -300,8 +300,7 @@ async fn the_server_ends_headers_where_it_holds_a_certificate() {
         test.grow(&other, 3).await
     };
     let bodies = crate::chain::testing::bodies(&blocks[..2]);
-    partial
-        .commit_segment(test.segment(&blocks), bodies)
+    commit_segment(&partial, test.segment(&blocks), bodies)
         .await
         .unwrap();
     let (first, last) = (Height(1), Height(256));
