@@ -3,7 +3,8 @@
 //! Block after block is taken from the old file, by whole segments, and checked as if a stranger had
 //! sent it: hash chain, certificate, roots, signatures, execution, state commitment. What comes after
 //! the first block that does not pass is fetched from peers. The new file takes the place of the old
-//! one only when it is complete; the old one stays beside it, for a person to look at or remove.
+//! one in one step, and only when it is complete; the old one stays beside it, for a person to look
+//! at or remove.
 //!
 //! The consensus log is never taken over: a file that is damaged may have lost the newest of it
 //! without a trace. `consensus.state` names the height at which this masternode may have signed, so
@@ -44,7 +45,7 @@ pub struct Reindexed {
 
 /// Builds the database of a data directory anew. The caller holds the directory's lock.
 pub async fn reindex(dir: &DataDir, genesis: &Arc<Genesis>) -> Result<Reindexed, NodeError> {
-    let (path, old) = (dir.database(), beside(dir, "damaged"));
+    let path = dir.database();
     if !path.exists() {
         return Ok(Reindexed {
             height: Height::GENESIS,
@@ -76,7 +77,9 @@ pub async fn reindex(dir: &DataDir, genesis: &Arc<Genesis>) -> Result<Reindexed,
     let height = chain.tip().height;
     drop(chain);
     store.close().await;
-    std::fs::rename(&path, &old).map_err(|source| failed(&path, source))?;
+    let old = free_name(dir);
+    // There is a database under its name at every moment: a node that found none would start anew.
+    std::fs::hard_link(&path, &old).map_err(|source| failed(&old, source))?;
     std::fs::rename(&fresh, &path).map_err(|source| failed(&fresh, source))?;
     let folder = std::fs::File::open(dir.root()).and_then(|folder| folder.sync_all());
     folder.map_err(|source| failed(dir.root(), source))?;
@@ -85,6 +88,15 @@ pub async fn reindex(dir: &DataDir, genesis: &Arc<Genesis>) -> Result<Reindexed,
         stopped_by,
         old_file: Some(old),
     })
+}
+
+/// Where the old file goes: an older one that was kept stays.
+fn free_name(dir: &DataDir) -> PathBuf {
+    let numbered = (2..).map(|number| beside(dir, &format!("damaged-{number}")));
+    std::iter::once(beside(dir, "damaged"))
+        .chain(numbered)
+        .find(|name| !name.exists())
+        .expect("there is always a higher number")
 }
 
 fn beside(dir: &DataDir, suffix: &str) -> PathBuf {
