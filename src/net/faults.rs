@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `frame_length` | a frame of no bytes, or longer than its stream allows | yes | yes |
 //! | `encoding` | a payload that is no canonical message of its stream | yes | yes |
-//! | `message` | a message or stream where it cannot be: a second Hello, too many ids, a second lifelong stream, a consensus stream from a node that is no masternode, a confirmation of bytes that were never written | yes | yes |
+//! | `message` | a message or stream where it cannot be: a second Hello, too many ids, a second lifelong stream, a consensus stream from a node that does not call itself a masternode, a confirmation of bytes that were never written | yes | yes |
 //!
 //! Everything else that goes wrong is no fault: a stream that breaks off or ends early, a late or
 //! missing pong, silence, a full queue, too much of anything (delayed or dropped, and counted), an
