@@ -72,9 +72,6 @@ const OWNED_CRATES: &[(&str, &str)] = &[
     ("arc_malachitebft_core_types", "consensus"),
 ];
 
-/// Where a crate may be named outside its module: the node hands over what it owns in the real world.
-const CRATE_EXCEPTIONS: &[(&str, &str)] = &[("quinn", "node")];
-
 #[test]
 fn modules_import_only_downwards() {
     let mut wrong = Vec::new();
@@ -105,7 +102,7 @@ fn each_large_dependency_has_one_user() {
                 let before = source.code[..at].chars().next_back();
                 !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
             });
-            if named && module != *owner && !CRATE_EXCEPTIONS.contains(&(*name, module)) {
+            if named && module != *owner {
                 wrong.push(format!("{}: {module} names {name}", source.path));
             }
         }

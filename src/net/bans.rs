@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::types::{Ban, BannedBy, PeerIp};
 
 /// The most bans. One more by a fault takes the place of the fault's ban that ends first.
-pub const MAX_BANS: usize = 1_000;
+const MAX_BANS: usize = 1_000;
 
 /// The least time between two handshakes that tell a banned address why.
 const TELL_INTERVAL_MS: u64 = 60_000;

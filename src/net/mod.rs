@@ -63,7 +63,7 @@ mod tls;
 mod windows;
 
 pub use admission::HalfOpen;
-pub use bans::{BanError, BanList, MAX_BANS};
+pub use bans::{BanError, BanList};
 pub use config::{NetConfig, NetEnvironment, NetTiming};
 pub use counts::{NetCounts, RTT_BOUNDS_US, RttHistogram};
 pub use endpoint::{SOCKET_BUFFER_BYTES, bind_udp};

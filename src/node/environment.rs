@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use super::{NodeError, NodeFiles};
 use crate::env::{DurableFile, Entropy, FileOnDisk, Offload, SystemClock, WallClock};
-use crate::net::{NetTiming, bind_udp};
+use crate::net::{AsyncUdpSocket, NetTiming, Runtime, TokioRuntime, bind_udp};
 use crate::rpc::RpcEnvironment;
 use crate::store::{Backend, StoreThreads};
 
 /// The outside of one node.
 pub struct NodeEnvironment {
     /// The bound P2P socket.
-    pub socket: Arc<dyn quinn::AsyncUdpSocket>,
+    pub socket: Arc<dyn AsyncUdpSocket>,
     /// Timers and tasks of QUIC.
-    pub runtime: Arc<dyn quinn::Runtime>,
+    pub runtime: Arc<dyn Runtime>,
     /// The time of day.
     pub clock: Arc<dyn WallClock>,
     /// Randomness.
@@ -43,7 +43,7 @@ impl NodeEnvironment {
     /// The real machine: binds the sockets of `timed.toml` and keeps everything in the data
     /// directory. Must be called on a tokio runtime.
     pub fn real(files: &NodeFiles) -> Result<Self, NodeError> {
-        let runtime: Arc<dyn quinn::Runtime> = Arc::new(quinn::TokioRuntime);
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         let listen = files.config.listen_addr();
         let socket = bind_udp(listen, &*runtime)
             .map_err(|error| explain("UDP", listen, "listen_ip", "listen_port", error))?;

@@ -60,7 +60,6 @@ use redb::{
 pub(crate) use blocks::{BlockCommit, ChainState};
 pub(crate) use error::Fault;
 pub use error::{Place, StoreError};
-pub use peers::MAX_EARLIER_PEERS;
 pub use wal::{MAX_EVIDENCE, Wal, WalContent};
 
 use crate::types::{Genesis, GenesisHash};

@@ -6,6 +6,7 @@ use redb::{ReadableDatabase, ReadableTable};
 
 mod layout;
 
+use super::peers::MAX_EARLIER_PEERS;
 use super::testing::{Disk, Fate, fates};
 use super::*;
 use crate::ledger::fixture;

@@ -32,7 +32,7 @@ use crate::wire::{SyncRequest, SyncResponse};
 /// The most requests answered at a time.
 pub(super) const MAX_SERVED: usize = 32;
 
-/// The most of them from one peer; an honest one has four at most.
+/// The most of them from one peer: four of its connection, and those of one that ended a moment ago.
 pub(super) const MAX_SERVED_PER_PEER: usize = 8;
 
 /// An answer without progress for so long gives way to a peer with fewer places.
