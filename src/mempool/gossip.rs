@@ -11,29 +11,26 @@
 //! What a full send queue does not take stays here and is tried again at the next tick. Peers are
 //! visited in ascending order, so a run is reproducible.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod peer;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::pool::Pool;
-use super::recent::RecentIds;
 use crate::net::SendError;
-use crate::types::{PeerIp, Transaction, TxId};
+use crate::types::{PeerIp, TxId};
 use crate::wire::TransactionsMessage;
 use crate::wire::messages::MAX_TRANSACTION_IDS;
 
-/// How many ids a peer is remembered to have: more than a pool holds.
-const KNOWN_IDS: usize = 12_000;
+use peer::Peer;
 
 /// The most wanted ids that a peer may be an announcer of: a whole pool.
 pub(super) const MAX_WANTED_OF_PEER: usize = 10_000;
 
 /// The most announcers remembered for an id.
 const MAX_ANNOUNCERS: usize = 8;
-
-/// The most ids asked of a peer and not yet answered.
-pub(super) const MAX_IN_FLIGHT: usize = 512;
 
 /// The most bodies that a peer may have asked for and not yet been sent.
 pub(super) const MAX_TO_SERVE: usize = 2 * MAX_TRANSACTION_IDS;
@@ -49,10 +46,6 @@ const MAX_ATTEMPTS: u8 = 6;
 
 /// How often timeouts are looked at and full queues tried again.
 pub(super) const TICK: Duration = Duration::from_millis(250);
-
-/// Bodies are packed into frames of this size: far below the stream's limit, so that a queue of them
-/// stays small, and above the largest transaction.
-const BODIES_BYTES: usize = 256 * 1024;
 
 /// Where messages go.
 pub(super) trait Outbox {
@@ -71,25 +64,6 @@ pub(super) struct Gossip {
     next_tick: Option<Instant>,
     over_limit: u64,
     unrequested: u64,
-}
-
-struct Peer {
-    /// What it has, as far as it said or was told.
-    known: RecentIds,
-    /// What it is to be told.
-    unannounced: VecDeque<TxId>,
-    /// Wanted ids that it can be asked for, oldest first.
-    offers: BTreeSet<(u64, TxId)>,
-    /// How many wanted ids it is an announcer of.
-    wanted: usize,
-    /// What it was asked for, and when.
-    in_flight: BTreeMap<TxId, Instant>,
-    /// When it last sent bodies, or was asked while it owed none.
-    progress: Instant,
-    /// What it has asked for.
-    to_serve: VecDeque<TxId>,
-    /// Its send queue was full: nothing is tried before the next tick.
-    blocked: bool,
 }
 
 /// An id that a peer has and this node does not.
@@ -114,17 +88,7 @@ impl Gossip {
     /// A peer is connected: it will be told of everything in the pool.
     pub(super) fn connected(&mut self, peer: PeerIp, pool: &Pool, now: Instant) {
         self.disconnected(peer);
-        let state = Peer {
-            known: RecentIds::new(KNOWN_IDS),
-            unannounced: pool.ids().into(),
-            offers: BTreeSet::new(),
-            wanted: 0,
-            in_flight: BTreeMap::new(),
-            progress: now,
-            to_serve: VecDeque::new(),
-            blocked: false,
-        };
-        self.peers.insert(peer, state);
+        self.peers.insert(peer, Peer::new(pool, now));
     }
 
     /// A peer is gone: what it was asked for is open again, what only it had is forgotten.
@@ -263,14 +227,9 @@ impl Gossip {
     pub(super) fn accepted(&mut self, txid: TxId, pool: &Pool) {
         self.settled(&txid);
         for peer in self.peers.values_mut() {
-            if peer.known.contains(&txid) {
-                continue;
+            if !peer.known.contains(&txid) {
+                peer.will_tell(txid, pool);
             }
-            // Ids that have left the pool in the meantime make room; a pool's worth always fits.
-            if peer.unannounced.len() >= KNOWN_IDS {
-                peer.unannounced.retain(|txid| pool.contains(txid));
-            }
-            peer.unannounced.push_back(txid);
         }
     }
 
@@ -286,9 +245,7 @@ impl Gossip {
         let mut unfinished = false;
         for (ip, peer) in &mut self.peers {
             if !peer.blocked {
-                peer.blocked = !(peer.flush_announcements(*ip, pool, outbox)
-                    && peer.flush_questions(*ip, &mut self.wanted, now, outbox)
-                    && peer.flush_bodies(*ip, pool, outbox));
+                peer.blocked = !peer.flush(*ip, pool, &mut self.wanted, now, outbox);
             }
             unfinished |= peer.blocked || !peer.in_flight.is_empty();
         }
@@ -373,116 +330,6 @@ impl Gossip {
             Stage::Open if wanted.announcers.is_empty() => self.settled(&txid),
             _ => {}
         }
-    }
-}
-
-/// Each returns whether everything was sent.
-impl Peer {
-    fn flush_announcements(&mut self, ip: PeerIp, pool: &Pool, outbox: &mut dyn Outbox) -> bool {
-        loop {
-            let mut ids = Vec::new();
-            while ids.len() < MAX_TRANSACTION_IDS
-                && let Some(txid) = self.unannounced.pop_front()
-            {
-                if pool.contains(&txid) && !self.known.contains(&txid) {
-                    ids.push(txid);
-                }
-            }
-            if ids.is_empty() {
-                return true;
-            }
-            if outbox
-                .send(ip, TransactionsMessage::Announce(ids.clone()))
-                .is_err()
-            {
-                for txid in ids.into_iter().rev() {
-                    self.unannounced.push_front(txid);
-                }
-                return false;
-            }
-            for txid in ids {
-                self.known.insert(txid);
-            }
-        }
-    }
-
-    fn flush_bodies(&mut self, ip: PeerIp, pool: &Pool, outbox: &mut dyn Outbox) -> bool {
-        while !self.to_serve.is_empty() {
-            let (taken, bodies) = self.next_bodies(pool);
-            let sent: Vec<TxId> = self.to_serve.iter().take(taken).copied().collect();
-            if !bodies.is_empty()
-                && outbox
-                    .send(ip, TransactionsMessage::Bodies(bodies))
-                    .is_err()
-            {
-                return false;
-            }
-            self.to_serve.drain(..taken);
-            for txid in sent {
-                self.known.insert(txid);
-            }
-        }
-        true
-    }
-
-    /// The next frame of bodies, and how many requests it answers: ids that have left the pool are
-    /// passed over.
-    fn next_bodies(&self, pool: &Pool) -> (usize, Vec<Transaction>) {
-        let mut bytes = 0;
-        let mut bodies = Vec::new();
-        for (taken, txid) in self.to_serve.iter().enumerate() {
-            let Some(transaction) = pool.get(txid) else {
-                continue;
-            };
-            bytes += transaction.encoded_bytes();
-            if bytes > BODIES_BYTES && !bodies.is_empty() {
-                return (taken, bodies);
-            }
-            bodies.push((**transaction).clone());
-        }
-        (self.to_serve.len(), bodies)
-    }
-
-    fn flush_questions(
-        &mut self,
-        ip: PeerIp,
-        wanted: &mut BTreeMap<TxId, Wanted>,
-        now: Instant,
-        outbox: &mut dyn Outbox,
-    ) -> bool {
-        let mut ids = Vec::new();
-        let room = MAX_IN_FLIGHT.saturating_sub(self.in_flight.len());
-        while ids.len() < room.min(MAX_TRANSACTION_IDS)
-            && let Some((_, txid)) = self.offers.pop_first()
-        {
-            // Another announcer was asked meanwhile: if it fails, the id is offered again.
-            let open = |wanted: &&Wanted| wanted.stage == Stage::Open;
-            if wanted.get(&txid).as_ref().is_some_and(open) {
-                ids.push(txid);
-            }
-        }
-        if ids.is_empty() {
-            return true;
-        }
-        if outbox
-            .send(ip, TransactionsMessage::Get(ids.clone()))
-            .is_err()
-        {
-            let open = |txid: TxId| Some((wanted.get(&txid)?.sequence, txid));
-            self.offers.extend(ids.into_iter().filter_map(open));
-            return false;
-        }
-        if self.in_flight.is_empty() {
-            self.progress = now;
-        }
-        for txid in ids {
-            if let Some(wanted) = wanted.get_mut(&txid) {
-                wanted.stage = Stage::Asked(ip);
-                wanted.attempts += 1;
-                self.in_flight.insert(txid, now);
-            }
-        }
-        true
     }
 }
 

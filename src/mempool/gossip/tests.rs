@@ -1,7 +1,11 @@
+use std::collections::BTreeSet;
+
+use super::peer::MAX_IN_FLIGHT;
 use super::*;
 use crate::ledger::Rules;
 use crate::ledger::fixture::{Ledger, genesis_with_powers};
 use crate::mempool::pool::{PoolLimits, Verified};
+use crate::types::Transaction;
 use crate::wire::{StreamKind, encode_frame};
 
 /// Takes every message, or refuses those to a peer whose queue is full.
