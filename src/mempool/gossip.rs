@@ -4,12 +4,16 @@
 //! - **Announce.** A transaction that enters the pool is announced to every peer that is not known to
 //!   have it; a new peer is told of the whole pool.
 //! - **Ask.** An unknown id is asked of one of its announcers at a time. An announcer that lets 2 s
-//!   pass without sending anything, or 20 s in which other transactions came instead, loses the
-//!   question to the next one. After six questions the id is forgotten.
+//!   pass without sending anything that was wanted from it, or 20 s in which other transactions came
+//!   instead, has let the question lapse. Then those are asked that were asked least often for this
+//!   id: each announcer once before any of them twice. Its late answer is still welcome. The id is
+//!   forgotten when it was asked for six times and of every announcer.
 //! - **Serve.** Bodies go out in frames of at most 256 KiB, in the order in which they were asked for.
 //!
 //! What a full send queue does not take stays here and is tried again at the next tick. Peers are
-//! visited in ascending order, so a run is reproducible.
+//! visited in a fixed order, so a run is reproducible: those first that have let the fewest questions
+//! lapse since they connected, of equals the lower address. So of several that could be asked, those
+//! that let questions lapse are asked only for what the better ones have no room for.
 
 mod peer;
 
@@ -29,20 +33,17 @@ use peer::Peer;
 /// The most wanted ids that a peer may be an announcer of: a whole pool.
 pub(super) const MAX_WANTED_OF_PEER: usize = 10_000;
 
-/// The most announcers remembered for an id.
-const MAX_ANNOUNCERS: usize = 8;
-
 /// The most bodies that a peer may have asked for and not yet been sent.
 pub(super) const MAX_TO_SERVE: usize = 2 * MAX_TRANSACTION_IDS;
 
-/// A peer that sends nothing for this long after a question loses it.
+/// A peer that sends nothing wanted for this long after a question loses it.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A peer that sends other transactions but not this one for this long loses the question.
 pub(super) const SLOW_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often an id is asked for before it is forgotten.
-const MAX_ATTEMPTS: u8 = 6;
+/// How often an id is asked for before it is forgotten, if every announcer was asked.
+const MAX_ATTEMPTS: u32 = 6;
 
 /// How often timeouts are looked at and full queues tried again.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -69,14 +70,16 @@ pub(super) struct Gossip {
 /// An id that a peer has and this node does not.
 struct Wanted {
     sequence: u64,
-    announcers: Vec<PeerIp>,
+    /// Who can be asked for it, and how often each was. Bounded by the peers there are, and together
+    /// by what each of them may be an announcer of.
+    announcers: BTreeMap<PeerIp, u32>,
     stage: Stage,
-    attempts: u8,
+    attempts: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It stands in the offers of its announcers.
+    /// It stands in the offers of those announcers that were asked for it least often.
     Open,
     /// A peer was asked for it.
     Asked(PeerIp),
@@ -99,7 +102,7 @@ impl Gossip {
         let announced: Vec<TxId> = self
             .wanted
             .iter()
-            .filter(|(_, wanted)| wanted.announcers.contains(&peer))
+            .filter(|(_, wanted)| wanted.announcers.contains_key(&peer))
             .map(|(txid, _)| *txid)
             .collect();
         for txid in announced {
@@ -142,18 +145,23 @@ impl Gossip {
             self.sequence += 1;
             Wanted {
                 sequence: self.sequence,
-                announcers: Vec::new(),
+                announcers: BTreeMap::new(),
                 stage: Stage::Open,
                 attempts: 0,
             }
         });
-        if wanted.announcers.contains(&peer) || wanted.announcers.len() >= MAX_ANNOUNCERS {
+        if wanted.announcers.contains_key(&peer) {
             return;
         }
-        wanted.announcers.push(peer);
+        wanted.announcers.insert(peer, 0);
         state.wanted += 1;
-        if wanted.stage == Stage::Open {
+        if wanted.stage != Stage::Open {
+            return;
+        }
+        if wanted.attempts == 0 {
             state.offers.insert((wanted.sequence, txid));
+        } else {
+            self.offer(txid);
         }
     }
 
@@ -176,14 +184,15 @@ impl Gossip {
             return false;
         };
         state.known.insert(txid);
-        state.progress = now;
         let Some(wanted) = self.wanted.get_mut(&txid) else {
             self.unrequested += 1;
             return false;
         };
-        if wanted.stage == Stage::Checking || !wanted.announcers.contains(&peer) {
+        if wanted.stage == Stage::Checking || !wanted.announcers.contains_key(&peer) {
             return false;
         }
+        // Nothing else counts: whoever has no answer could hold its questions with any bytes.
+        state.progress = now;
         let stage = std::mem::replace(&mut wanted.stage, Stage::Checking);
         let key = (wanted.sequence, txid);
         if let Stage::Asked(asked) = stage
@@ -191,7 +200,7 @@ impl Gossip {
         {
             asked.in_flight.remove(&txid);
         }
-        for announcer in &wanted.announcers {
+        for announcer in wanted.announcers.keys() {
             if let Some(announcer) = self.peers.get_mut(announcer) {
                 announcer.offers.remove(&key);
             }
@@ -204,7 +213,7 @@ impl Gossip {
         let Some(wanted) = self.wanted.remove(txid) else {
             return;
         };
-        for announcer in &wanted.announcers {
+        for announcer in wanted.announcers.keys() {
             if let Some(announcer) = self.peers.get_mut(announcer) {
                 announcer.wanted -= 1;
                 announcer.offers.remove(&(wanted.sequence, *txid));
@@ -243,9 +252,12 @@ impl Gossip {
             self.pass_on_overdue(now);
         }
         let mut unfinished = false;
-        for (ip, peer) in &mut self.peers {
+        for ip in self.in_order() {
+            let Some(peer) = self.peers.get_mut(&ip) else {
+                continue;
+            };
             if !peer.blocked {
-                peer.blocked = !peer.flush(*ip, pool, &mut self.wanted, now, outbox);
+                peer.blocked = !peer.flush(ip, pool, &mut self.wanted, now, outbox);
             }
             unfinished |= peer.blocked || !peer.in_flight.is_empty();
         }
@@ -274,6 +286,13 @@ impl Gossip {
         self.unrequested
     }
 
+    /// All peers, those first that have let the fewest questions lapse.
+    fn in_order(&self) -> Vec<PeerIp> {
+        let mut order: Vec<PeerIp> = self.peers.keys().copied().collect();
+        order.sort_by_key(|ip| self.peers[ip].lapses);
+        order
+    }
+
     fn pass_on_overdue(&mut self, now: Instant) {
         let mut overdue = Vec::new();
         for (ip, peer) in &self.peers {
@@ -287,27 +306,39 @@ impl Gossip {
         for (ip, txid) in overdue {
             if let Some(peer) = self.peers.get_mut(&ip) {
                 peer.in_flight.remove(&txid);
+                peer.lapses = peer.lapses.saturating_add(1);
             }
-            self.reopen(txid, Some(ip));
+            self.reopen(txid);
         }
     }
 
-    /// Offers an id to its announcers again, except to one that failed unless it is the only one.
-    fn reopen(&mut self, txid: TxId, failed: Option<PeerIp>) {
+    /// Offers an id to its announcers again, or forgets it when it was asked for often enough.
+    fn reopen(&mut self, txid: TxId) {
         let Some(wanted) = self.wanted.get_mut(&txid) else {
             return;
         };
-        if wanted.attempts >= MAX_ATTEMPTS || wanted.announcers.is_empty() {
+        if wanted.is_hopeless() {
             self.settled(&txid);
             return;
         }
         wanted.stage = Stage::Open;
-        let alone = wanted.announcers.len() == 1;
-        for announcer in &wanted.announcers {
-            if (alone || Some(*announcer) != failed)
-                && let Some(peer) = self.peers.get_mut(announcer)
-            {
+        self.offer(txid);
+    }
+
+    /// Puts an open id into the offers of those that were asked for it least often, and of no others.
+    fn offer(&mut self, txid: TxId) {
+        let Some(wanted) = self.wanted.get(&txid) else {
+            return;
+        };
+        let fewest = wanted.fewest_tries();
+        for (announcer, tries) in &wanted.announcers {
+            let Some(peer) = self.peers.get_mut(announcer) else {
+                continue;
+            };
+            if Some(*tries) == fewest {
                 peer.offers.insert((wanted.sequence, txid));
+            } else {
+                peer.offers.remove(&(wanted.sequence, txid));
             }
         }
     }
@@ -316,9 +347,7 @@ impl Gossip {
         let Some(wanted) = self.wanted.get_mut(&txid) else {
             return;
         };
-        let before = wanted.announcers.len();
-        wanted.announcers.retain(|announcer| *announcer != peer);
-        if wanted.announcers.len() < before
+        if wanted.announcers.remove(&peer).is_some()
             && let Some(state) = self.peers.get_mut(&peer)
         {
             state.wanted -= 1;
@@ -326,9 +355,23 @@ impl Gossip {
             state.in_flight.remove(&txid);
         }
         match wanted.stage {
-            Stage::Asked(asked) if asked == peer => self.reopen(txid, None),
-            Stage::Open if wanted.announcers.is_empty() => self.settled(&txid),
-            _ => {}
+            Stage::Open => self.reopen(txid),
+            Stage::Asked(asked) if asked == peer => self.reopen(txid),
+            Stage::Asked(_) | Stage::Checking => {}
+        }
+    }
+}
+
+impl Wanted {
+    /// How often those were asked that were asked least often; `None` when nobody has it.
+    fn fewest_tries(&self) -> Option<u32> {
+        self.announcers.values().copied().min()
+    }
+
+    fn is_hopeless(&self) -> bool {
+        match self.fewest_tries() {
+            Some(fewest) => fewest > 0 && self.attempts >= MAX_ATTEMPTS,
+            None => true,
         }
     }
 }

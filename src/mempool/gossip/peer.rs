@@ -33,8 +33,10 @@ pub(super) struct Peer {
     pub(super) wanted: usize,
     /// What it was asked for, and when.
     pub(super) in_flight: BTreeMap<TxId, Instant>,
-    /// When it last sent bodies, or was asked while it owed none.
+    /// When it last sent a body that was wanted from it, or was asked while it owed none.
     pub(super) progress: Instant,
+    /// How many questions it has let lapse since it connected.
+    pub(super) lapses: u32,
     /// What it has asked for.
     pub(super) to_serve: VecDeque<TxId>,
     /// Its send queue was full: nothing is tried before the next tick.
@@ -51,6 +53,7 @@ impl Peer {
             wanted: 0,
             in_flight: BTreeMap::new(),
             progress: now,
+            lapses: 0,
             to_serve: VecDeque::new(),
             blocked: false,
         }
@@ -180,6 +183,9 @@ impl Peer {
             if let Some(wanted) = wanted.get_mut(&txid) {
                 wanted.stage = Stage::Asked(ip);
                 wanted.attempts += 1;
+                if let Some(tries) = wanted.announcers.get_mut(&ip) {
+                    *tries += 1;
+                }
                 self.in_flight.insert(txid, now);
             }
         }

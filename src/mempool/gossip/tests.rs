@@ -78,6 +78,19 @@ impl World {
         self.gossip.announced(peer(number), &ids, |_| true);
     }
 
+    /// Whom a single wanted id is asked of, in order, when nobody brings it.
+    fn asked_until_forgotten(&mut self) -> Vec<u8> {
+        let mut asked = Vec::new();
+        let mut after = START;
+        while self.gossip.wanted() > 0 {
+            for (to, _) in self.at(after) {
+                asked.extend((1..=u8::MAX).find(|number| peer(*number) == to));
+            }
+            after += TICK;
+        }
+        asked
+    }
+
     /// Puts `count` transactions into the pool; each of about `bytes` encoded bytes.
     fn fill(&mut self, count: u16, bytes: usize) -> Vec<TxId> {
         let mut ledger = Ledger::new(genesis_with_powers(&[1]));
@@ -139,9 +152,98 @@ fn an_id_that_nobody_brings_is_asked_for_six_times_and_forgotten() {
     for turn in 0..40 {
         asked += world.at(TICK * 4 * turn).len();
     }
-    assert_eq!(asked, usize::from(MAX_ATTEMPTS));
+    assert_eq!(asked, MAX_ATTEMPTS as usize);
     assert_eq!(world.gossip.wanted(), 0);
     assert_eq!(world.gossip.next_tick(), None);
+}
+
+#[test]
+fn every_announcer_is_asked_before_one_is_asked_again() {
+    let mut world = World::new(3);
+    for number in 1..=3 {
+        world.announced(number, [1]);
+    }
+    assert_eq!(world.asked_until_forgotten(), [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn an_id_is_not_forgotten_before_all_its_announcers_were_asked() {
+    let mut world = World::new(20);
+    for number in 1..=20 {
+        world.announced(number, [1]);
+    }
+    let everybody: Vec<u8> = (1..=20).collect();
+    assert_eq!(world.asked_until_forgotten(), everybody);
+}
+
+#[test]
+fn who_announces_late_comes_before_those_that_were_asked_already() {
+    let mut world = World::new(2);
+    world.announced(1, [1]);
+    assert_eq!(world.at(START), [(peer(1), get([1]))]);
+    // Its queue is full when the question is to be asked again.
+    world.queues.full.insert(peer(1));
+    assert!(world.at(ANSWER_TIMEOUT).is_empty());
+    world.announced(2, [1]);
+    world.queues.full = BTreeSet::from([peer(2)]);
+    assert!(world.at(ANSWER_TIMEOUT + TICK).is_empty());
+    world.queues.full.clear();
+    let later = ANSWER_TIMEOUT + 2 * TICK;
+    assert_eq!(world.at(later), [(peer(2), get([1]))]);
+}
+
+#[test]
+fn when_an_announcer_leaves_the_others_are_offered_its_question() {
+    let mut world = World::new(2);
+    world.announced(1, [1]);
+    assert_eq!(world.at(START), [(peer(1), get([1]))]);
+    world.queues.full = BTreeSet::from([peer(1), peer(2)]);
+    assert!(world.at(ANSWER_TIMEOUT).is_empty());
+    world.announced(2, [1]);
+    world.gossip.disconnected(peer(2));
+    world.queues.full.clear();
+    let later = ANSWER_TIMEOUT + TICK;
+    assert_eq!(world.at(later), [(peer(1), get([1]))]);
+}
+
+#[test]
+fn who_let_questions_lapse_is_asked_last() {
+    let mut world = World::new(3);
+    world.announced(1, [1]);
+    world.announced(2, [2, 3]);
+    assert_eq!(world.at(START).len(), 2);
+    assert!(world.gossip.arrived(peer(2), id(2), world.start));
+    let lapsed = world.at(ANSWER_TIMEOUT);
+    assert_eq!(lapsed, [(peer(1), get([1])), (peer(2), get([3]))]);
+    for txid in [1, 2, 3].map(id) {
+        world.gossip.settled(&txid);
+    }
+    for number in 1..=3 {
+        world.announced(number, [4]);
+    }
+    assert_eq!(world.at(ANSWER_TIMEOUT), [(peer(3), get([4]))]);
+    assert_eq!(world.at(2 * ANSWER_TIMEOUT), [(peer(1), get([4]))]);
+    // All three have now; on a new connection that counts no more.
+    world.gossip.connected(peer(3), &world.pool, world.start);
+    for number in 1..=3 {
+        world.announced(number, [5]);
+    }
+    assert_eq!(world.at(2 * ANSWER_TIMEOUT), [(peer(3), get([5]))]);
+}
+
+#[test]
+fn a_body_that_was_not_wanted_is_no_progress() {
+    let mut world = World::new(2);
+    world.announced(1, [1]);
+    assert_eq!(world.at(START), [(peer(1), get([1]))]);
+    let before = ANSWER_TIMEOUT - TICK;
+    world.announced(2, [1, 2]);
+    assert_eq!(world.at(before), [(peer(2), get([2]))]);
+    let before = world.start + before;
+    // One that nobody wants, and one that is wanted of another.
+    assert!(!world.gossip.arrived(peer(1), id(9), before));
+    assert!(!world.gossip.arrived(peer(1), id(2), before));
+    assert_eq!(world.at(ANSWER_TIMEOUT), [(peer(2), get([1]))]);
 }
 
 #[test]
