@@ -259,7 +259,11 @@ impl Core {
             }
             self.invalid += 1;
             if reason.is_about_witness() {
-                return self.gossip.bad_copy(peer, item.txid);
+                // The true one may have come with the same batch.
+                if !self.pool.contains(&item.txid) {
+                    self.gossip.bad_copy(peer, item.txid);
+                }
+                return;
             }
         }
         self.refused.insert(item.txid);

@@ -83,8 +83,8 @@ enum Stage {
     Open,
     /// A peer was asked for it.
     Asked(PeerIp),
-    /// A copy has arrived and is being checked.
-    Checking,
+    /// A copy of this peer has arrived and is being checked.
+    Checking(PeerIp),
 }
 
 impl Gossip {
@@ -188,12 +188,13 @@ impl Gossip {
             self.unrequested += 1;
             return false;
         };
-        if wanted.stage == Stage::Checking || !wanted.announcers.contains_key(&peer) {
+        let checking = matches!(wanted.stage, Stage::Checking(_));
+        if checking || !wanted.announcers.contains_key(&peer) {
             return false;
         }
         // Nothing else counts: whoever has no answer could hold its questions with any bytes.
         state.progress = now;
-        let stage = std::mem::replace(&mut wanted.stage, Stage::Checking);
+        let stage = std::mem::replace(&mut wanted.stage, Stage::Checking(peer));
         let key = (wanted.sequence, txid);
         if let Stage::Asked(asked) = stage
             && let Some(asked) = self.peers.get_mut(&asked)
@@ -222,10 +223,21 @@ impl Gossip {
         }
     }
 
-    /// The copy that a peer sent was worthless although the id may be good: others are asked.
+    /// The copy that a peer sent was worthless although the id may be good: all others can be asked that
+    /// have it, as far as is known. So those count too that announced it while this copy was held as an
+    /// orphan, and those that were told of it from here before it left the pool.
     pub(super) fn bad_copy(&mut self, peer: PeerIp, txid: TxId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.known.remove(&txid);
+        }
+        let has_it = |(_, peer): &(&PeerIp, &Peer)| peer.known.contains(&txid);
+        let others = self.peers.iter().filter(has_it);
+        let others: Vec<PeerIp> = others.map(|(ip, _)| *ip).collect();
+        for other in others {
+            self.want(other, txid);
+        }
         if let Some(wanted) = self.wanted.get_mut(&txid)
-            && wanted.stage == Stage::Checking
+            && wanted.stage == Stage::Checking(peer)
         {
             wanted.stage = Stage::Asked(peer);
             self.drop_announcer(txid, peer);
@@ -357,7 +369,7 @@ impl Gossip {
         match wanted.stage {
             Stage::Open => self.reopen(txid),
             Stage::Asked(asked) if asked == peer => self.reopen(txid),
-            Stage::Asked(_) | Stage::Checking => {}
+            Stage::Asked(_) | Stage::Checking(_) => {}
         }
     }
 }

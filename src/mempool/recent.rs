@@ -32,6 +32,11 @@ impl RecentIds {
         self.ids.contains(txid)
     }
 
+    /// Forgets an id.
+    pub(super) fn remove(&mut self, txid: &TxId) {
+        self.ids.pop(txid);
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.ids.clear();
@@ -53,6 +58,8 @@ mod tests {
         assert!(recent.contains(&id(1)));
         assert!(!recent.contains(&id(2)));
         assert!(recent.contains(&id(3)));
+        recent.remove(&id(1));
+        assert!(!recent.contains(&id(1)));
         recent.clear();
         assert!(!recent.contains(&id(3)));
     }

@@ -1,3 +1,5 @@
+mod orphans;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -275,46 +277,6 @@ fn a_forged_copy_does_not_keep_the_true_one_out() {
     world.deliver(2, 0, bodies(&[&transaction]));
     world.check_batches();
     assert_eq!(world.ids(0), [txid]);
-}
-
-#[test]
-fn a_child_that_arrives_first_waits_for_its_parent_and_asks_for_it() {
-    let mut world = World::new(2, &[]);
-    let parent = world.payment(0, 500);
-    let child = world.child(&parent, 500);
-    world.cores[0].on_event(TransactionsEvent::Connected { peer: ip(1) }, world.now);
-    world.deliver(1, 0, TransactionsMessage::Announce(vec![child.id()]));
-    world.flush();
-    world.wire.clear();
-    world.deliver(1, 0, bodies(&[&child]));
-    world.check_batches();
-    assert_eq!(world.cores[0].stats().orphans, 1);
-    world.flush();
-    let asked = (ip(0), ip(1), TransactionsMessage::Get(vec![parent.id()]));
-    assert_eq!(world.wire, [asked]);
-    // The child is not asked for again while it is held.
-    world.deliver(1, 0, TransactionsMessage::Announce(vec![child.id()]));
-    world.deliver(1, 0, bodies(&[&parent]));
-    world.check_batches();
-    assert_eq!(world.cores[0].pool().ids(), [parent.id(), child.id()]);
-    let stats = world.cores[0].stats();
-    assert_eq!((stats.orphans, stats.wanted, stats.invalid), (0, 0, 0));
-}
-
-#[test]
-fn an_orphan_whose_parent_becomes_final_enters_the_pool() {
-    let mut world = World::new(2, &[]);
-    let parent = world.payment(0, 500);
-    let child = world.child(&parent, 500);
-    world.cores[0].on_event(TransactionsEvent::Connected { peer: ip(1) }, world.now);
-    world.deliver(1, 0, TransactionsMessage::Announce(vec![child.id()]));
-    world.flush();
-    world.deliver(1, 0, bodies(&[&child]));
-    world.check_batches();
-    assert_eq!(world.cores[0].stats().orphans, 1);
-    world.block(vec![parent]);
-    world.check_batches();
-    assert_eq!(world.ids(0), [child.id()]);
 }
 
 #[test]

@@ -290,6 +290,28 @@ fn a_bad_copy_passes_the_question_on() {
 }
 
 #[test]
+fn after_a_bad_copy_all_that_have_it_are_asked_and_nobody_twice() {
+    let mut world = World::new(4);
+    // It was not needed when these three announced it: a copy was held already.
+    for number in [1, 3, 4] {
+        world.gossip.announced(peer(number), &[id(1)], |_| false);
+    }
+    world.announced(2, [1]);
+    assert_eq!(world.at(START), [(peer(2), get([1]))]);
+    // The copy held was that of peer 1, and is found bad while peer 2 is asked.
+    world.gossip.bad_copy(peer(1), id(1));
+    assert!(world.at(START).is_empty());
+    for (bad, next) in [(2, 3), (3, 4)] {
+        assert!(world.gossip.arrived(peer(bad), id(1), world.start));
+        world.gossip.bad_copy(peer(bad), id(1));
+        assert_eq!(world.at(START), [(peer(next), get([1]))]);
+    }
+    assert!(world.gossip.arrived(peer(4), id(1), world.start));
+    world.gossip.bad_copy(peer(4), id(1));
+    assert_eq!(world.gossip.wanted(), 0);
+}
+
+#[test]
 fn a_peer_that_comes_back_while_its_bad_copy_is_checked_keeps_its_new_announcement() {
     let mut world = World::new(1);
     world.announced(1, [1]);
