@@ -187,7 +187,7 @@ impl<C: ChainReader, O: Outbox> Actor<C, O> {
         match done {
             Done::Checked(checked) => self.core.on_checked(checked),
             Done::Block(height, Some(block)) => {
-                self.core.on_block(height, &block.transactions);
+                self.core.on_block(&block);
                 self.height = height;
             }
             Done::Block(_, None) => self.recheck_due = true,

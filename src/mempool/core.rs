@@ -14,7 +14,8 @@ use super::recent::RecentIds;
 use super::{MempoolError, MempoolStats};
 use crate::ledger::{Rules, StateView, TransactionError};
 use crate::net::TransactionsEvent;
-use crate::types::{Height, PeerIp, Transaction, TxId};
+use crate::types::block::reward_txid;
+use crate::types::{Block, PeerIp, Transaction, TxId};
 use crate::wire::TransactionsMessage;
 
 /// How many ids of confirmed and of refused transactions are remembered, so that they are not
@@ -27,7 +28,7 @@ pub(super) struct Core {
     intake: Intake,
     orphans: Orphans,
     gossip: Gossip,
-    /// Ids of the last blocks.
+    /// Ids of the last blocks' transactions and rewards.
     confirmed: RecentIds,
     /// Ids that cannot be taken before the next block.
     refused: RecentIds,
@@ -163,15 +164,18 @@ impl Core {
     }
 
     /// The chain has a new block.
-    pub(super) fn on_block(&mut self, height: Height, transactions: &[Transaction]) {
-        let conflicting = self.pool.apply_block(transactions);
+    pub(super) fn on_block(&mut self, block: &Block) {
+        let height = block.header.height;
+        let conflicting = self.pool.apply_block(&block.transactions);
         if !conflicting.is_empty() {
             debug!(%height, count = conflicting.len(), "dropped what the block contradicts");
         }
         self.refused.clear();
         self.orphans.age();
-        for transaction in transactions {
-            let txid = transaction.id();
+        // The reward has an id and outputs, but no transaction.
+        let reward = reward_txid(&block.header.parent, height);
+        let transactions = block.transactions.iter().map(Transaction::id);
+        for txid in transactions.chain([reward]) {
             self.confirmed.insert(txid);
             self.orphans.remove(&txid);
             self.gossip.settled(&txid);

@@ -1,5 +1,5 @@
 //! Transactions of peers whose inputs are not known yet: they wait for the transaction that makes
-//! them.
+//! them, or the block whose reward they are.
 
 use std::collections::VecDeque;
 

@@ -151,7 +151,7 @@ impl World {
     fn block(&mut self, candidates: Vec<Transaction>) {
         let block = self.ledger.advance(candidates);
         for core in &mut self.cores {
-            core.on_block(block.header.height, &block.transactions);
+            core.on_block(&block);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Transactions that arrive before what they spend.
 
 use super::*;
+use crate::types::OutPoint;
 
 #[test]
 fn a_child_that_arrives_first_waits_for_its_parent_and_asks_for_it() {
@@ -94,4 +95,37 @@ fn a_forged_copy_checked_together_with_the_true_one_asks_nobody() {
     assert_eq!(world.ids(0), [child.id()]);
     let stats = world.cores[0].stats();
     assert_eq!((stats.wanted, stats.invalid), (0, 1));
+}
+
+#[test]
+fn an_orphan_that_spends_a_reward_enters_the_pool_with_the_rewards_block() {
+    let mut world = World::new(2, &[]);
+    let fee = 5_000;
+    let block = vec![world.payment(0, fee)];
+    let parent = world.ledger.parent.clone();
+    let reward = OutPoint {
+        txid: reward_txid(&parent.hash, parent.height.next()),
+        index: 0,
+    };
+    let spending = |units| world.ledger.spend(&[(reward, 200)], &[(0, units)]);
+    let (child, rival) = (spending(fee - 1_000), spending(fee - 2_000));
+    world.cores[0].on_event(TransactionsEvent::Connected { peer: ip(1) }, world.now);
+    let ids = vec![child.id(), rival.id()];
+    world.deliver(1, 0, TransactionsMessage::Announce(ids));
+    world.flush();
+    world.deliver(1, 0, bodies(&[&child]));
+    world.check_batches();
+    let stats = world.cores[0].stats();
+    assert_eq!((stats.orphans, stats.wanted), (1, 2));
+    world.block(block);
+    world.check_batches();
+    assert_eq!(world.ids(0), [child.id()]);
+    // Nobody is asked for the reward itself any more.
+    assert_eq!(world.cores[0].stats().wanted, 1);
+    // What spends it after another has is no orphan.
+    world.block(vec![child]);
+    world.deliver(1, 0, bodies(&[&rival]));
+    world.check_batches();
+    let stats = world.cores[0].stats();
+    assert_eq!((stats.orphans, stats.wanted), (0, 0));
 }
