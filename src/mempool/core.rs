@@ -240,13 +240,17 @@ impl Core {
         self.orphans.remove(&item.txid);
         self.gossip.accepted(item.txid, &self.pool);
         self.retry_children(&item.txid);
-        self.confirm_waiting(item);
+        if let Origin::Local(reply) = item.origin {
+            answer(reply, Ok(item.txid));
+        }
     }
 
-    /// An item is in the pool.
+    /// An item was in the pool already. A user who submits it again wants it spread: peers may have
+    /// dropped it.
     fn confirm_waiting(&mut self, item: Item) {
         self.gossip.settled(&item.txid);
         if let Origin::Local(reply) = item.origin {
+            self.gossip.announce_again(&[item.txid], &self.pool);
             answer(reply, Ok(item.txid));
         }
     }

@@ -3,6 +3,11 @@
 //!
 //! - **Announce.** A transaction that enters the pool is announced to every peer that is not known to
 //!   have it; a new peer is told of the whole pool.
+//! - **Announce again.** Peers drop ids that they have no room for, and count on hearing of them again.
+//!   Every 60 s all are told once more of what was in the pool 60 s ago already: of the best 1,000 in
+//!   the order of selection, because blocks take those first and so bring the others forward. A peer
+//!   that connected meanwhile is left out: it was told of the whole pool. What a user submits again is
+//!   announced again at once. While the pool is empty there are no rounds.
 //! - **Ask.** An unknown id is asked of one of its announcers at a time. An announcer that lets 2 s
 //!   pass without sending anything that was wanted from it, or 20 s in which other transactions came
 //!   instead, has let the question lapse. Then those are asked that were asked least often for this
@@ -45,6 +50,12 @@ pub(super) const SLOW_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often an id is asked for before it is forgotten, if every announcer was asked.
 const MAX_ATTEMPTS: u32 = 6;
 
+/// How often what waits is announced again, and how long it must have waited.
+pub(super) const ROUND: Duration = Duration::from_secs(60);
+
+/// The most ids that are announced again in a round: one message to each peer.
+const MAX_OF_ROUND: usize = MAX_TRANSACTION_IDS;
+
 /// How often timeouts are looked at and full queues tried again.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
@@ -63,8 +74,17 @@ pub(super) struct Gossip {
     sequence: u64,
     /// When timeouts are looked at and full queues tried again; `None` while there is nothing to do.
     next_tick: Option<Instant>,
+    /// When what waits is announced again; `None` while the pool is empty.
+    next_round: Option<Round>,
     over_limit: u64,
     unrequested: u64,
+}
+
+/// A round of announcing again.
+struct Round {
+    due: Instant,
+    /// What had arrived in the pool when the round before was due.
+    arrivals: u64,
 }
 
 /// An id that a peer has and this node does not.
@@ -254,7 +274,14 @@ impl Gossip {
         }
     }
 
-    /// Sends what there is to send, and passes overdue questions on.
+    /// All will be told of ids again, whatever they are known to have.
+    pub(super) fn announce_again(&mut self, ids: &[TxId], pool: &Pool) {
+        for peer in self.peers.values_mut() {
+            peer.will_tell_again(ids, pool);
+        }
+    }
+
+    /// Sends what there is to send, passes overdue questions on, and announces again what is due.
     pub(super) fn flush(&mut self, pool: &Pool, now: Instant, outbox: &mut dyn Outbox) {
         if self.next_tick.is_some_and(|tick| tick <= now) {
             self.next_tick = None;
@@ -263,6 +290,7 @@ impl Gossip {
             }
             self.pass_on_overdue(now);
         }
+        self.begin_round(pool, now);
         let mut unfinished = false;
         for ip in self.in_order() {
             let Some(peer) = self.peers.get_mut(&ip) else {
@@ -280,7 +308,8 @@ impl Gossip {
 
     /// When [`Gossip::flush`] must be called again at the latest.
     pub(super) fn next_tick(&self) -> Option<Instant> {
-        self.next_tick
+        let round = self.next_round.as_ref().map(|round| round.due);
+        self.next_tick.into_iter().chain(round).min()
     }
 
     /// How many ids are wanted.
@@ -296,6 +325,30 @@ impl Gossip {
     /// Bodies that nobody had asked for.
     pub(super) fn unrequested(&self) -> u64 {
         self.unrequested
+    }
+
+    /// Announces again what has waited since the round before, when that is due.
+    fn begin_round(&mut self, pool: &Pool, now: Instant) {
+        if pool.is_empty() {
+            self.next_round = None;
+            return;
+        }
+        if self.next_round.as_ref().is_some_and(|next| now < next.due) {
+            return;
+        }
+        let next = Round {
+            due: now + ROUND,
+            arrivals: pool.arrivals(),
+        };
+        let Some(round) = self.next_round.replace(next) else {
+            return;
+        };
+        let ids = pool.best_of_arrivals(round.arrivals, MAX_OF_ROUND);
+        for peer in self.peers.values_mut() {
+            if now >= peer.connected + ROUND {
+                peer.will_tell_again(&ids, pool);
+            }
+        }
     }
 
     /// All peers, those first that have let the fewest questions lapse.

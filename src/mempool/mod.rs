@@ -3,7 +3,8 @@
 //! Flow: a transaction comes from a user ([`Mempool::submit`]) or from a peer (announced by id,
 //! asked for from one announcer at a time, sent as a body). It waits in the intake; batches of it are
 //! checked against the chain's outputs and the pool's, signatures off the runtime's workers; what
-//! holds enters the pool and is announced to every peer that is not known to have it. A new block
+//! holds enters the pool and is announced to every peer that is not known to have it. What waits for
+//! long is announced again every minute, because peers drop what they have no room for. A new block
 //! takes out what it contains and what it contradicts.
 //!
 //! | part | what |
@@ -23,6 +24,7 @@
 //! - orphans: 100, at most 20 of one peer; the oldest leaves, and so does what 20 blocks have passed by;
 //! - a peer may offer 10,000 unknown ids at a time (more are ignored and counted) and is asked for
 //!   512 at a time; it may ask for 2,000 bodies at a time;
+//! - every minute at most 1,000 ids are announced again to each peer, the best first;
 //! - a full send queue keeps announcements and bodies here and tries again 250 ms later.
 
 mod actor;
@@ -186,7 +188,8 @@ pub fn start(
 }
 
 impl Mempool {
-    /// Checks and takes a transaction, and announces it to all peers. Taking one again is `Ok`.
+    /// Checks and takes a transaction, and announces it to all peers. Submitting one again that waits
+    /// is `Ok`, and announces it again.
     pub async fn submit(&self, transaction: Transaction) -> Result<TxId, MempoolError> {
         self.ask(|reply| Request::Submit { transaction, reply })
             .await

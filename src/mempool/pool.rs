@@ -264,6 +264,11 @@ impl Pool {
         transaction.outputs.get(index).copied()
     }
 
+    /// The number of the last arrival: what arrives from now on has a higher one.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
     /// How many transactions wait.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
 use crate::ledger::fixture::{ALLOCATED, Ledger, genesis_with_powers};
@@ -10,6 +12,8 @@ use crate::mempool::Mempool;
 use crate::net::SendError;
 use crate::types::{PeerIp, StateCommitment, Tip};
 use crate::wire::TransactionsMessage;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A chain under the test's control.
 #[derive(Clone)]
@@ -302,6 +306,29 @@ async fn peers_are_told_and_asked_through_the_network() {
     world.mempool.submit(ours.clone()).await.unwrap();
     let told = TransactionsMessage::Announce(vec![ours.id()]);
     assert_eq!(world.sent.recv().await, Some((peer, told)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_announced_again_though_nothing_else_happens() {
+    let mut world = World::start();
+    let peer: PeerIp = "127.0.0.2".parse().unwrap();
+    let connected = TransactionsEvent::Connected { peer };
+    world.inbound.send(connected).await.unwrap();
+    let transaction = world.chain.payment(0, 500);
+    let told = TransactionsMessage::Announce(vec![transaction.id()]);
+    world.mempool.submit(transaction.clone()).await.unwrap();
+    assert_eq!(world.sent.recv().await, Some((peer, told.clone())));
+    for _ in 0..2 {
+        let before = Instant::now();
+        let sent = timeout(2 * MINUTE, world.sent.recv()).await;
+        assert_eq!(sent, Ok(Some((peer, told.clone()))));
+        assert_eq!(before.elapsed().as_secs(), 60);
+    }
+    // When nothing waits, nothing is sent: only the test's own timer goes off.
+    world.chain.commit(vec![transaction], 1);
+    world.ready_becomes(false).await;
+    let silence = timeout(10 * MINUTE, world.sent.recv()).await;
+    assert!(silence.is_err());
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+mod again;
 mod orphans;
 
 use std::collections::VecDeque;
@@ -191,7 +192,7 @@ fn a_submission_reaches_every_node_and_every_body_travels_once() {
         assert_eq!(world.ids(index), [txid]);
     }
     assert_eq!(world.bodies, 2);
-    // Submitting it again, anywhere, is fine and sends nothing.
+    // Submitting it again, anywhere, is fine and moves no body.
     assert_eq!(world.submit(0, transaction.clone()), Ok(txid));
     assert_eq!(world.submit(2, transaction), Ok(txid));
     assert_eq!(world.bodies, 2);

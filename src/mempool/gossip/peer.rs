@@ -23,6 +23,8 @@ const BODIES_BYTES: usize = 256 * 1024;
 
 /// What passes between this node and a peer.
 pub(super) struct Peer {
+    /// Since when it is connected.
+    pub(super) connected: Instant,
     /// What it has, as far as it said or was told.
     pub(super) known: RecentIds,
     /// What it is to be told.
@@ -47,6 +49,7 @@ impl Peer {
     /// A peer that is to be told of everything in the pool.
     pub(super) fn new(pool: &Pool, now: Instant) -> Self {
         Self {
+            connected: now,
             known: RecentIds::new(KNOWN_IDS),
             unannounced: pool.ids().into(),
             offers: BTreeSet::new(),
@@ -66,6 +69,18 @@ impl Peer {
             self.unannounced.retain(|txid| pool.contains(txid));
         }
         self.unannounced.push_back(txid);
+    }
+
+    /// It is to be told of ids that it may have been told of before.
+    pub(super) fn will_tell_again(&mut self, ids: &[TxId], pool: &Pool) {
+        // However long its queue is full, no id waits here twice.
+        let waiting: BTreeSet<TxId> = self.unannounced.iter().copied().collect();
+        for txid in ids {
+            self.known.remove(txid);
+            if !waiting.contains(txid) {
+                self.will_tell(*txid, pool);
+            }
+        }
     }
 
     /// Sends it what there is to send; returns whether all of it was sent.

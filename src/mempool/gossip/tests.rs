@@ -1,3 +1,5 @@
+mod again;
+
 use std::collections::BTreeSet;
 
 use super::peer::MAX_IN_FLIGHT;

@@ -1,4 +1,4 @@
-//! The pool in order: what goes into a block, what is shown, what a new peer is told.
+//! The pool in order: what goes into a block, what is shown, what peers are told.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +12,10 @@ impl Pool {
     /// counts with its own rate or that of it and its ancestors, whichever is lower, because it can
     /// only enter a block with them.
     pub(in crate::mempool) fn select(&self, max_bytes: usize) -> Vec<Transaction> {
-        let mut ranks: Vec<Rank> = self
-            .entries
-            .iter()
-            .map(|(txid, entry)| entry.rank(*txid, self.rate_with_ancestors(entry)))
-            .collect();
-        ranks.sort_unstable();
         let mut room = max_bytes;
         let mut placed = BTreeSet::new();
         let mut selected = Vec::new();
-        for rank in ranks.into_iter().rev() {
+        for rank in self.best_first() {
             let mut package = Vec::new();
             self.collect_package(rank.txid, &placed, &mut package);
             let bytes: usize = package.iter().map(|txid| self.entries[txid].bytes).sum();
@@ -35,6 +29,27 @@ impl Pool {
             }
         }
         selected
+    }
+
+    /// The ids of the best up to a number, in the order of [`Pool::select`], of those that had arrived
+    /// when [`Pool::arrivals`] was `arrivals`.
+    pub(in crate::mempool) fn best_of_arrivals(&self, arrivals: u64, most: usize) -> Vec<TxId> {
+        let mut placed = BTreeSet::new();
+        let mut best = Vec::new();
+        for rank in self.best_first() {
+            if best.len() >= most {
+                break;
+            }
+            // What it builds on has arrived before it.
+            if rank.arrival.0 <= arrivals {
+                let mut package = Vec::new();
+                self.collect_package(rank.txid, &placed, &mut package);
+                placed.extend(package.iter().copied());
+                best.extend(package);
+            }
+        }
+        best.truncate(most);
+        best
     }
 
     /// All ids, each after its parents, in the order of arrival.
@@ -65,6 +80,17 @@ impl Pool {
             }
         });
         waiting.collect()
+    }
+
+    /// All, the best first by the lower of their own rate and that with their ancestors.
+    fn best_first(&self) -> impl Iterator<Item = Rank> {
+        let mut ranks: Vec<Rank> = self
+            .entries
+            .iter()
+            .map(|(txid, entry)| entry.rank(*txid, self.rate_with_ancestors(entry)))
+            .collect();
+        ranks.sort_unstable();
+        ranks.into_iter().rev()
     }
 
     fn rate_with_ancestors(&self, entry: &Entry) -> FeeRate {

@@ -158,6 +158,27 @@ fn selection_is_by_rate_and_puts_parents_first() {
 }
 
 #[test]
+fn the_best_of_some_arrivals_come_in_the_order_of_selection() {
+    let ledger = ledger();
+    let mut pool = pool(&ledger, PoolLimits::RECOMMENDED);
+    let parent = payment(&ledger, 0, 1, 500);
+    let rich_child = child(&ledger, &parent, 1, 9_000);
+    let better = payment(&ledger, 2, 3, 900);
+    let late = payment(&ledger, 4, 5, 90_000);
+    for transaction in [&parent, &rich_child, &better] {
+        take(&mut pool, &ledger, transaction);
+    }
+    let arrivals = pool.arrivals();
+    take(&mut pool, &ledger, &late);
+    let order = ids(&[parent, rich_child, better, late]);
+    let best = |arrivals, most| pool.best_of_arrivals(arrivals, most);
+    assert_eq!(best(pool.arrivals(), 10), ids(&pool.select(usize::MAX)));
+    assert_eq!(best(pool.arrivals(), 1), order[3..]);
+    assert_eq!(best(arrivals, 10), order[..3]);
+    assert_eq!(best(arrivals, 1), order[..1]);
+}
+
+#[test]
 fn a_full_pool_evicts_the_worst_for_a_better_one_and_refuses_a_worse() {
     let limits = PoolLimits {
         transactions: 3,
