@@ -33,6 +33,14 @@ pub(super) struct OtherNode {
     cookie: String,
 }
 
+/// The node has answered that it does not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{method}: {message}")]
+pub(super) struct Refusal {
+    method: String,
+    message: String,
+}
+
 /// A node's RPC.
 pub(super) struct Client {
     agent: ureq::Agent,
@@ -84,7 +92,11 @@ impl Client {
                 cookie: self.cookie_path().display().to_string(),
             }
             .into()),
-            Err((_, message)) => Err(anyhow!("{method}: {message}")),
+            Err((_, message)) => Err(Refusal {
+                method: method.into(),
+                message,
+            }
+            .into()),
         }
     }
 

@@ -2,7 +2,7 @@
 //! node over its RPC, which they find through the data directory.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage. With `--json` the last line of the standard output is one
-//! JSON value; an error is `{"error": "sentence"}`.
+//! JSON value; an error is `{"error": "sentence"}`, with the `txid` of a payment that may be under way.
 
 mod ban;
 mod bar;

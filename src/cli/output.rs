@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 pub(super) use timed::types::time::span as duration;
 
 /// The widest line of a table.
@@ -33,11 +34,23 @@ pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Why a command failed, with what a program needs beside the sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+pub(super) struct Failure {
+    pub(super) sentence: String,
+    /// An object; "error" is added to it.
+    pub(super) facts: Value,
+}
+
 /// Prints why a command failed.
 pub(super) fn failure(error: &anyhow::Error, as_json: bool) {
     eprintln!("timed: {error:#}");
     if as_json {
-        line(serde_json::json!({ "error": format!("{error:#}") }).to_string());
+        let failure = error.downcast_ref::<Failure>();
+        let mut value = failure.map_or(json!({}), |failure| failure.facts.clone());
+        value["error"] = json!(format!("{error:#}"));
+        line(value.to_string());
     }
 }
 

@@ -14,7 +14,7 @@ use timed::node::wallet::file::{Passphrase, WalletFile};
 use timed::node::wallet::{Fee, Transfer, Wallet};
 use timed::types::{Address, Amount, Network, OutPoint, Transaction, TxId, TxOutput, codec};
 
-use super::client::Client;
+use super::client::{Client, OtherNode, Refusal};
 use super::{Environment, history, output, passphrase};
 
 #[derive(clap::Subcommand)]
@@ -222,28 +222,64 @@ fn send(environment: &Environment, arguments: &Send) -> anyhow::Result<()> {
     let wallet: Wallet = file.unlock(passphrase.as_ref())?;
     let transaction = wallet.transfer(&Rules::of(&genesis), &unspent, &transfer)?;
     let fee = fee_of(&transaction, &unspent);
-    let encoded = hex::encode(codec::encode(&transaction));
-    let txid = client.call("sendrawtransaction", json!([encoded]))?;
+    hand_in(&client, &transaction)?;
+    let id = transaction.id();
     let mut finality = match arguments.no_wait {
-        false => client.call("waittransactionfinality", json!([txid, 60_000]))?,
-        true => json!({ "txid": txid, "status": "waiting" }),
+        false => wait(&client, id)?,
+        true => json!({ "txid": id, "status": "waiting" }),
     };
     finality["fee"] = json!(fee);
     if environment.json {
         return output::json(&finality);
     }
-    let id = transaction.id();
     output::line(match finality["status"].as_str() {
         Some("final") => format!(
             "{id} is final in block {}, fee {fee} TIME",
             finality["height"]
         ),
-        Some("waiting") => format!(
+        _ => format!(
             "{id} waits for a block, fee {fee} TIME; timed rpc waittransactionfinality {id}"
         ),
-        _ => bail!("{id} is no longer known to the node: send again"),
     });
     Ok(())
+}
+
+/// Gives the node a transaction. Where the answer is lost, it may have been taken.
+fn hand_in(client: &Client, transaction: &Transaction) -> anyhow::Result<()> {
+    let encoded = hex::encode(codec::encode(transaction));
+    let Err(error) = client.call("sendrawtransaction", json!([encoded])) else {
+        return Ok(());
+    };
+    if error.is::<Refusal>() || error.is::<OtherNode>() {
+        return Err(error);
+    }
+    let id = transaction.id();
+    Err(unsettled(
+        id,
+        format!("{id} may have been handed in ({error:#}): before you send again,"),
+    ))
+}
+
+/// Waits until a transaction that was handed in is final, as long as one call may take.
+fn wait(client: &Client, id: TxId) -> anyhow::Result<Value> {
+    let reason = match client.call("waittransactionfinality", json!([id, 60_000])) {
+        Ok(finality) if finality["status"] != "unknown" => return Ok(finality),
+        Ok(_) => "the node does not know it any more, but its peers may".to_owned(),
+        Err(error) => format!("{error:#}"),
+    };
+    Err(unsettled(
+        id,
+        format!("{id} was handed in; whether it is final is not known ({reason}):"),
+    ))
+}
+
+/// A payment of which nobody can say yet whether it is made: whoever sends it again may pay twice.
+fn unsettled(id: TxId, what: String) -> anyhow::Error {
+    let failure = output::Failure {
+        sentence: format!("{what} ask with timed rpc gettransactionfinality {id}"),
+        facts: json!({ "txid": id }),
+    };
+    failure.into()
 }
 
 fn fee(client: &Client, arguments: &Send) -> anyhow::Result<Fee> {

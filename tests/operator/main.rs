@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 mod methods;
 mod page;
+mod payment;
 mod rotation;
 mod service;
 mod site;
