@@ -223,7 +223,7 @@ fn check(place: &Place, (arguments, code, words): &Row, address: &str) -> Done {
 }
 
 /// Every file below a folder, with what is in it.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -8,6 +8,7 @@ mod page;
 mod payment;
 mod rotation;
 mod service;
+mod setup;
 mod site;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test program uses its part")]

@@ -19,7 +19,7 @@ use crate::net::identity::inspect_certificate;
 use crate::node::files::{self, DataDir, FilesError};
 use crate::node::formats::{record_from_text, record_to_text};
 use crate::node::keys;
-use crate::types::{ConsensusKey, MasternodeDirectory, MasternodeRecord, Network, NodeId, PeerIp};
+use crate::types::{ConsensusKey, Genesis, MasternodeDirectory, MasternodeRecord, NodeId, PeerIp};
 
 /// Where a rotation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -51,8 +51,10 @@ pub struct RotationReport {
 /// A masternode's own files, as a rotation needs them.
 struct Own {
     dir: DataDir,
-    network: Network,
+    genesis: Genesis,
     record: MasternodeRecord,
+    /// The records of all others.
+    others: Vec<MasternodeRecord>,
     consensus_key: SigningKey,
 }
 
@@ -103,11 +105,12 @@ pub fn move_to(
     let identity = Identity::create(key.as_bytes(), ip, &name, SystemClock.now_ms())?;
     own.record.ip = ip;
     own.record.port = port.unwrap_or(own.record.port);
+    own.sign()?;
     let pem = identity.certificate_pem();
     replace(&dir.node_certificate(), &pem)?;
     let certificate = dir.certificate(&name);
     replace_public(&certificate, &pem)?;
-    let record = own.sign()?;
+    let record = own.write()?;
     Ok(RotationReport {
         done: RotationStep::Finish,
         name,
@@ -153,17 +156,20 @@ impl Own {
         let consensus_key = keys::read_key(&dir.consensus_key())?;
         let key = ConsensusKey::from(&consensus_key);
         let directory = files::load_directory(dir, &genesis)?;
-        let mut own = directory.records().map(|(_, record)| record);
-        let record = own.find(|record| record.consensus_key == key).cloned();
+        let records = directory.records().map(|(_, record)| record.clone());
+        let (own, others): (Vec<_>, Vec<_>) =
+            records.partition(|record| record.consensus_key == key);
+        let record = own.into_iter().next().ok_or_else(|| {
+            SetupError::Files(Box::new(FilesError::NotInGenesis {
+                path: dir.consensus_key(),
+                key,
+            }))
+        })?;
         Ok(Self {
             dir: dir.clone(),
-            network: genesis.network,
-            record: record.ok_or_else(|| {
-                SetupError::Files(Box::new(FilesError::NotInGenesis {
-                    path: dir.consensus_key(),
-                    key,
-                }))
-            })?,
+            genesis,
+            record,
+            others,
             consensus_key,
         })
     }
@@ -177,7 +183,8 @@ impl Own {
         replace(&dir.next_certificate(), &next.certificate_pem())?;
         self.record.pins.push(next.node_id());
         keys::write_secret(&dir.next_key(), &next.key_pem())?;
-        Ok(vec![self.sign()?])
+        self.sign()?;
+        Ok(vec![self.write()?])
     }
 
     fn swap(&mut self) -> Result<Vec<PathBuf>, SetupError> {
@@ -192,7 +199,7 @@ impl Own {
             self.record.pins.push(next.node_id());
             self.sign()?;
             return Err(SetupError::NotAnnounced {
-                record: dir.record(&self.record.name),
+                record: self.write()?,
             });
         }
         if !dir.old_key().exists() {
@@ -214,18 +221,27 @@ impl Own {
         let certificate =
             inspect_certificate(&pem).map_err(|source| SetupError::Certificate { path, source })?;
         self.record.pins = vec![certificate.pin];
-        let record = self.sign()?;
+        self.sign()?;
+        let record = self.write()?;
         if self.dir.old_key().exists() {
             remove(&self.dir.old_key())?;
         }
         Ok(vec![record, self.dir.certificate(&self.record.name)])
     }
 
-    /// Signs the record with the next serial and writes it to `certs/`.
-    fn sign(&mut self) -> Result<PathBuf, SetupError> {
+    /// Signs the record with the next serial. Refused when it cannot stand beside the others: then
+    /// the next start would fail, and every command that could undo it.
+    fn sign(&mut self) -> Result<(), SetupError> {
         let mut record = self.record.clone();
         record.serial += 1;
-        self.record = record.signed(&self.consensus_key, self.network);
+        self.record = record.signed(&self.consensus_key, self.genesis.network);
+        let all = self.others.iter().chain([&self.record]).cloned();
+        MasternodeDirectory::new(&self.genesis, all)?;
+        Ok(())
+    }
+
+    /// Writes the record to `certs/`.
+    fn write(&self) -> Result<PathBuf, SetupError> {
         let path = self.dir.record(&self.record.name);
         replace_public(&path, &record_to_text(&self.record))?;
         Ok(path)
