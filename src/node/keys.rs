@@ -107,15 +107,18 @@ pub fn new_secret() -> io::Result<Zeroizing<[u8; 32]>> {
     Ok(secret)
 }
 
-/// Writes a new file, durably; fails when it exists.
+/// Writes a new file, durably, as a whole or not at all; fails when it exists.
 pub(super) fn write_new(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
         .open(path)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()
+    let written = file.write_all(content.as_bytes());
+    written.and_then(|()| file.sync_all()).inspect_err(|_| {
+        // The first failure is the one to tell; what is left is refused as existing the next time.
+        std::fs::remove_file(path).ok();
+    })
 }
 
 #[cfg(test)]

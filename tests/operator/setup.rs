@@ -1,8 +1,71 @@
 //! Files that a command makes, takes or replaces: all of them or none, and never ones with which the
 //! node does not start.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::Place;
 use super::commands::contents;
+
+/// Two masternodes and their chain, which is not installed yet.
+fn before_install() -> Place {
+    let place = Place::new();
+    std::fs::create_dir(place.path("public")).unwrap();
+    for (name, ip) in [("alpha", "127.0.8.63"), ("beta", "127.0.8.64")] {
+        place.must(&format!(
+            "init --data-dir {name} --network dev --name {name} --ip {ip}"
+        ));
+        place.share(name, "public");
+    }
+    place.must("genesis build --certs public --network dev --output genesis.toml");
+    place
+}
+
+#[test]
+fn only_a_chain_with_which_the_node_starts_is_installed() {
+    let place = before_install();
+    std::fs::write(place.path("hello.toml"), "hello").unwrap();
+    std::fs::create_dir(place.path("strange")).unwrap();
+    place.must("init --data-dir gamma --network dev --name gamma --ip 127.0.8.65");
+    place.share("gamma", "strange");
+    std::fs::create_dir(place.path("edited")).unwrap();
+    place.share("beta", "edited");
+    place.edit("edited/beta.masternode.toml", "serial = 1", "serial = 2");
+    let before = contents(&place.path(""));
+    for (arguments, words) in [
+        (
+            "--data-dir alpha --genesis hello.toml --certs public",
+            "hello.toml line 1",
+        ),
+        (
+            "--data-dir alpha --genesis genesis.toml --certs edited",
+            "edited/beta.masternode.toml: ",
+        ),
+        (
+            "--data-dir alpha --genesis genesis.toml --certs strange",
+            "genesis names no such masternode",
+        ),
+        // Its own record is there from the start.
+        (
+            "--data-dir gamma --genesis genesis.toml --certs public",
+            "genesis names no such masternode",
+        ),
+        (
+            "--data-dir typo/deep --genesis genesis.toml --certs public",
+            "typo/deep/timed.toml is missing",
+        ),
+    ] {
+        place
+            .run(&format!("genesis install {arguments}"))
+            .failed_with(words);
+    }
+    assert!(contents(&place.path("")) == before, "a file has changed");
+    assert!(!place.path("typo").exists());
+
+    std::fs::remove_dir_all(place.path("alpha/certs")).unwrap();
+    place.install("alpha");
+    let made = std::fs::metadata(place.path("alpha/certs")).unwrap();
+    assert_eq!(made.permissions().mode() & 0o777, 0o700);
+}
 
 #[test]
 fn a_masternode_does_not_move_onto_another() {

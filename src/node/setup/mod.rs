@@ -1,21 +1,23 @@
 //! What happens before a node first runs: its keys and files, and the genesis of a chain.
 //! Nothing here ever overwrites a file.
 
+mod created;
 mod genesis;
 mod init;
+mod install;
 mod rotate;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::DataDir;
-use super::formats::{FormatError, RECORD_SUFFIX};
-use super::keys::{self, KeyError};
+use super::formats::FormatError;
+use super::keys::KeyError;
 use crate::net::IdentityError;
 use crate::types::{ConsensusKey, DirectoryError, GenesisError, NodeId, PeerIp, RecordError};
 
 pub use genesis::{GenesisOptions, GenesisReport, build_genesis};
 pub use init::{InitOptions, InitReport, init};
+pub use install::install_chain;
 pub use rotate::{RotationReport, RotationStep, install_record, move_to, rotate, rotation_step};
 
 /// Why a set-up step was refused. Each is one sentence that names the file or value.
@@ -158,41 +160,6 @@ pub enum SetupError {
         /// The second record's name.
         second: String,
     },
-}
-
-/// Puts a chain's public files into a node's data directory: the genesis file, and every record
-/// and certificate of a folder. A file that is there already with the same content stays; with
-/// other content the step is refused, before anything is written.
-pub fn install_chain(data_dir: &Path, genesis: &Path, certs: &Path) -> Result<(), SetupError> {
-    let dir = DataDir::new(data_dir);
-    let mut copies = vec![(genesis.to_path_buf(), dir.genesis())];
-    for entry in std::fs::read_dir(certs).map_err(failed(certs))? {
-        let entry = entry.map_err(failed(certs))?;
-        let name = entry.file_name();
-        let text = name.to_string_lossy();
-        if text.ends_with(RECORD_SUFFIX) || text.ends_with(".pem") {
-            copies.push((entry.path(), dir.certs().join(name)));
-        }
-    }
-    let mut new = Vec::new();
-    let mut different = Vec::new();
-    for (from, to) in copies {
-        let content = std::fs::read_to_string(&from).map_err(failed(&from))?;
-        match std::fs::read_to_string(&to) {
-            Ok(present) if present == content => {}
-            Ok(_) => different.push(to),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => new.push((to, content)),
-            Err(error) => return Err(failed(&to)(error)),
-        }
-    }
-    if !different.is_empty() {
-        return Err(SetupError::Exists(different));
-    }
-    std::fs::create_dir_all(dir.certs()).map_err(failed(&dir.certs()))?;
-    for (to, content) in new {
-        keys::write_new(&to, &content, 0o644).map_err(failed(&to))?;
-    }
-    Ok(())
 }
 
 impl From<super::files::FilesError> for SetupError {

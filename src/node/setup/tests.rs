@@ -5,7 +5,7 @@ use ed25519_dalek::SigningKey;
 use tempfile::TempDir;
 
 use super::*;
-use crate::node::files::NodeFiles;
+use crate::node::files::{DataDir, NodeFiles};
 use crate::node::formats::{genesis_from_text, record_from_text, record_to_text};
 use crate::node::keys::{read_key, read_secret};
 use crate::types::{Address, Amount, GenesisHash, MasternodeRecord, Network};
