@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use timed::net::identity::inspect_certificate;
 use timed::node::files::DataDir;
 use timed::node::setup::{self, RotationReport, RotationStep};
-use timed::types::PeerIp;
 use timed::types::time::utc_date;
+use timed::types::{MasternodeRecord, PeerIp};
 
 use super::client::Client;
-use super::status::{list, older_serials};
+use super::status::older_serials;
 use super::{Environment, output};
 
 #[derive(clap::Subcommand)]
@@ -129,20 +129,25 @@ fn reload_if_running(data_dir: &Path) -> anyhow::Result<String> {
 }
 
 fn install(environment: &Environment, files: &[PathBuf]) -> anyhow::Result<()> {
-    let mut installed = Vec::new();
-    for file in files {
-        let record = setup::install_record(&environment.data_dir, file)?;
-        installed.push(json!({ "name": record.name, "serial": record.serial }));
-    }
-    let reloaded = reload_if_running(&environment.data_dir)?;
-    let installed = Value::Array(installed);
+    let data_dir = &environment.data_dir;
+    let records = setup::check_records(data_dir, files)?;
+    let written = records
+        .iter()
+        .try_for_each(|record| setup::write_record(data_dir, record));
+    // Also when the disk took only some of them: those are in force then, as after the next start.
+    let reloaded = reload_if_running(data_dir);
+    written?;
+    let reloaded = reloaded?;
     if environment.json {
+        let of =
+            |record: &MasternodeRecord| json!({ "name": record.name, "serial": record.serial });
+        let installed: Vec<Value> = records.iter().map(of).collect();
         return output::json(&json!({ "installed": installed, "in_force": reloaded }));
     }
-    for one in list(&installed) {
+    for record in records {
         output::line(format!(
             "record of {} with serial {}",
-            one["name"], one["serial"]
+            record.name, record.serial
         ));
     }
     output::line(reloaded);

@@ -153,6 +153,17 @@ impl PinPolicy {
         Ok(policy)
     }
 
+    /// Holds records against those that the file remembers, and changes nothing.
+    pub fn check_records(
+        file: &dyn DurableFile,
+        records: &[MasternodeRecord],
+    ) -> Result<(), PinError> {
+        let mut memory = Memory::load(file)?;
+        records
+            .iter()
+            .try_for_each(|record| memory.see(record, file))
+    }
+
     /// The change to another set of records and, with it, another key of this node's; refused when
     /// a record is older than one that was seen.
     pub fn replacing(

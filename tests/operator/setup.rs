@@ -77,3 +77,41 @@ fn a_masternode_does_not_move_onto_another() {
     assert!(contents(&place.path("alpha")) == before);
     let _alpha = place.start("alpha");
 }
+
+#[test]
+fn a_record_older_than_one_seen_is_not_installed_and_several_are_installed_together() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.68"), ("beta", "127.0.8.69")]);
+    place.must("cert move 127.0.8.70 --data-dir beta");
+    std::fs::write(place.path("bad.toml"), "hello").unwrap();
+    let held = place.path("alpha/certs/beta.masternode.toml");
+    let first = std::fs::read(&held).unwrap();
+    let install = "cert install --data-dir alpha";
+    place
+        .run(&format!(
+            "{install} beta/certs/beta.masternode.toml bad.toml"
+        ))
+        .failed_with("bad.toml line 1");
+    assert!(std::fs::read(&held).unwrap() == first);
+    let done = place.must(&format!("{install} beta/certs/beta.masternode.toml"));
+    assert!(
+        done.stdout.starts_with("record of beta with serial 2\n"),
+        "{}",
+        done.stdout
+    );
+
+    // A start remembers what it has seen, also when the record's file is lost.
+    let node = place.start("alpha");
+    place.must("stop --data-dir alpha");
+    assert_eq!(node.exit_code(), Some(0));
+    std::fs::remove_file(&held).unwrap();
+    for command in [
+        &format!("{install} public/beta.masternode.toml"),
+        "genesis install --data-dir alpha --genesis genesis.toml --certs public",
+    ] {
+        let refused = place.run(command);
+        refused.failed_with("has serial 1");
+        refused.failed_with("serial 2");
+        assert!(!held.exists());
+    }
+    let _alpha = place.start("alpha");
+}

@@ -1,14 +1,17 @@
-//! `timed genesis install`: files of others, put into the data directory once
+//! `timed genesis install` and `timed cert install`: files of others, put into the data directory once
 //! it is certain that the node starts with them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::created::Created;
+use super::rotate::replace_public;
 use super::{SetupError, failed};
+use crate::env::FileOnDisk;
+use crate::net::PinPolicy;
 use crate::node::files::{self, DataDir};
-use crate::node::formats::{RECORD_SUFFIX, genesis_from_text, record_from_text};
-use crate::types::MasternodeDirectory;
+use crate::node::formats::{RECORD_SUFFIX, genesis_from_text, record_from_text, record_to_text};
+use crate::types::{MasternodeDirectory, MasternodeRecord};
 
 /// A file that is to be copied into the data directory.
 struct PublicFile {
@@ -92,8 +95,51 @@ fn check_chain(
             records.push(record_from_text(content, genesis.network, from)?);
         }
     }
+    PinPolicy::check_records(&FileOnDisk(dir.pins()), &records)?;
     let present = files::load_directory(dir, &genesis)?;
     let present = present.records().map(|(_, record)| record.clone());
     MasternodeDirectory::new(&genesis, present.chain(records))?;
     Ok(())
+}
+
+/// Reads other masternodes' new records: all of them can be written with [`write_record`], or none.
+pub fn check_records(
+    data_dir: &Path,
+    files: &[PathBuf],
+) -> Result<Vec<MasternodeRecord>, SetupError> {
+    let dir = DataDir::new(data_dir);
+    let genesis = files::load_genesis(&dir)?;
+    let present = files::load_directory(&dir, &genesis)?;
+    let present = present.records().map(|(_, record)| record.clone());
+    let mut all: Vec<MasternodeRecord> = present.collect();
+    let mut new = Vec::with_capacity(files.len());
+    for file in files {
+        let text = std::fs::read_to_string(file).map_err(failed(file))?;
+        let record = record_from_text(&text, genesis.network, file)?;
+        if let Some(held) = all.iter().find(|held| held.name == record.name)
+            && held.serial >= record.serial
+            && *held != record
+        {
+            return Err(SetupError::OlderRecord {
+                file: file.into(),
+                name: record.name,
+                found: record.serial,
+                held: held.serial,
+            });
+        }
+        all.retain(|held| held.name != record.name);
+        all.push(record.clone());
+        new.push(record);
+    }
+    // All together must be usable, or the next start would fail; and none may be older than one
+    // that was seen before, whether its file is still there or not.
+    MasternodeDirectory::new(&genesis, all)?;
+    PinPolicy::check_records(&FileOnDisk(dir.pins()), &new)?;
+    Ok(new)
+}
+
+/// Puts a record into `certs/`, in place of the masternode's older one.
+pub fn write_record(data_dir: &Path, record: &MasternodeRecord) -> Result<(), SetupError> {
+    let path = DataDir::new(data_dir).record(&record.name);
+    replace_public(&path, &record_to_text(record))
 }

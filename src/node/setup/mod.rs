@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 
 use super::formats::FormatError;
 use super::keys::KeyError;
-use crate::net::IdentityError;
+use crate::net::{IdentityError, PinError};
 use crate::types::{ConsensusKey, DirectoryError, GenesisError, NodeId, PeerIp, RecordError};
 
 pub use genesis::{GenesisOptions, GenesisReport, build_genesis};
 pub use init::{InitOptions, InitReport, init};
-pub use install::install_chain;
-pub use rotate::{RotationReport, RotationStep, install_record, move_to, rotate, rotation_step};
+pub use install::{check_records, install_chain, write_record};
+pub use rotate::{RotationReport, RotationStep, move_to, rotate, rotation_step};
 
 /// Why a set-up step was refused. Each is one sentence that names the file or value.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +126,9 @@ pub enum SetupError {
     /// The node's own files cannot be used.
     #[error(transparent)]
     Files(Box<super::files::FilesError>),
+    /// A record is older than one that this node has seen.
+    #[error(transparent)]
+    Pins(#[from] PinError),
     /// A record is not newer than the one that is there.
     #[error(
         "{file} is the record of {name} with serial {found}, but certs/ holds serial {held}: every change needs a higher serial"

@@ -17,7 +17,7 @@ use crate::env::{DurableFile, FileOnDisk, SystemClock, WallClock};
 use crate::net::Identity;
 use crate::net::identity::inspect_certificate;
 use crate::node::files::{self, DataDir, FilesError};
-use crate::node::formats::{record_from_text, record_to_text};
+use crate::node::formats::record_to_text;
 use crate::node::keys;
 use crate::types::{ConsensusKey, Genesis, MasternodeDirectory, MasternodeRecord, NodeId, PeerIp};
 
@@ -118,36 +118,6 @@ pub fn move_to(
         pins: own.record.pins,
         public_files: vec![record, certificate],
     })
-}
-
-/// Puts another masternode's new record into `certs/`, in place of its older one; gives whose it is.
-pub fn install_record(data_dir: &Path, file: &Path) -> Result<MasternodeRecord, SetupError> {
-    let dir = DataDir::new(data_dir);
-    let genesis = files::load_genesis(&dir)?;
-    let text = std::fs::read_to_string(file).map_err(failed(file))?;
-    let record = record_from_text(&text, genesis.network, file)?;
-    let present = files::load_directory(&dir, &genesis)?;
-    let mut records: Vec<MasternodeRecord> = present
-        .records()
-        .map(|(_, record)| record.clone())
-        .collect();
-    if let Some(held) = records.iter().find(|held| held.name == record.name)
-        && held.serial >= record.serial
-        && *held != record
-    {
-        return Err(SetupError::OlderRecord {
-            file: file.into(),
-            name: record.name,
-            found: record.serial,
-            held: held.serial,
-        });
-    }
-    records.retain(|held| held.name != record.name);
-    records.push(record.clone());
-    // All together must be usable, or the next start would fail.
-    MasternodeDirectory::new(&genesis, records)?;
-    replace_public(&dir.record(&record.name), &record_to_text(&record))?;
-    Ok(record)
 }
 
 impl Own {
@@ -255,7 +225,7 @@ fn replace(path: &Path, content: &str) -> Result<(), SetupError> {
 }
 
 /// The same for a file that everyone may read.
-fn replace_public(path: &Path, content: &str) -> Result<(), SetupError> {
+pub(super) fn replace_public(path: &Path, content: &str) -> Result<(), SetupError> {
     use std::os::unix::fs::PermissionsExt;
     replace(path, content)?;
     let everyone = std::fs::Permissions::from_mode(0o644);

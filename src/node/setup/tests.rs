@@ -301,6 +301,13 @@ fn incomplete_and_misnamed_files_are_refused() {
     assert!(matches!(error, SetupError::UnknownPower { name } if name == "betta"));
 }
 
+/// What `timed cert install` does with one file.
+fn install_record(dir: &Path, file: &Path) -> Result<MasternodeRecord, SetupError> {
+    let mut records = check_records(dir, &[file.to_owned()])?;
+    write_record(dir, &records[0])?;
+    Ok(records.remove(0))
+}
+
 /// A masternode's directory that holds its chain.
 fn installed(fixture: &Fixture) -> PathBuf {
     fixture.build().unwrap();
