@@ -140,7 +140,8 @@ impl Config {
         Ok(config)
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+    /// Refuses values with which no node can run; `path` is for messages.
+    pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |key, value: String, advice| {
             Err(ConfigError::Value {
                 file: path.display().to_string(),
@@ -151,6 +152,9 @@ impl Config {
         };
         if self.listen_port == 0 {
             return refuse("listen_port", "0".into(), "use a port from 1 to 65535");
+        }
+        if self.rpc_port == 0 {
+            return refuse("rpc_port", "0".into(), "use a port from 1 to 65535");
         }
         if let Some(ip) = self.advertised_ip.filter(|ip| !ip.is_usable()) {
             let advice = "write the address at which peers reach this node, or leave it out";
@@ -328,6 +332,7 @@ mod tests {
     fn impossible_values_are_refused_by_key() {
         for (old, new, key) in [
             ("listen_port = 24200", "listen_port = 0", "listen_port"),
+            ("rpc_port = 24201", "rpc_port = 0", "rpc_port"),
             ("#rpc_ip = \"127.0.0.1\"", "rpc_ip = \"10.0.0.1\"", "rpc_ip"),
             ("peers = []", "peers = [\"0.0.0.0:7\"]", "peers"),
         ] {

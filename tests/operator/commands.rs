@@ -40,6 +40,16 @@ const STOPPED: &[Row] = &[
         1,
         "alpha",
     ),
+    (
+        "init --name new --ip 127.0.0.9 --network dev --port 65535 --data-dir new",
+        1,
+        "port 65535 leaves no port above it for the RPC: name one with --rpc-port",
+    ),
+    (
+        "init --name new --ip 127.0.0.9 --network dev --peer 0.0.0.0:0 --data-dir new",
+        1,
+        "peers = \"0.0.0.0:0\" cannot be used",
+    ),
     ("run --data-dir nothing", 1, "make a node there with"),
     ("run --data-dir alpha --log loud", 1, "is not a log filter"),
     ("testnet --nodes 0", 2, "'--nodes <NODES>'"),

@@ -1,7 +1,7 @@
 //! Files that a command makes, takes or replaces: all of them or none, and never ones with which the
 //! node does not start.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::Place;
 use super::commands::contents;
@@ -114,4 +114,33 @@ fn a_record_older_than_one_seen_is_not_installed_and_several_are_installed_toget
         assert!(!held.exists());
     }
     let _alpha = place.start("alpha");
+}
+
+#[test]
+fn an_rpc_port_that_no_command_could_find_is_refused() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.71")]);
+    place.edit("alpha/timed.toml", "rpc_port = 24201", "rpc_port = 0");
+    place
+        .run("status --data-dir alpha")
+        .failed_with("rpc_port = 0 cannot be used");
+}
+
+#[test]
+fn an_init_that_fails_leaves_nothing_and_can_be_repeated() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("alpha")).unwrap();
+    let certs = place.path("alpha/certs");
+    let init = "init --data-dir alpha --network dev --name alpha --ip 127.0.8.72";
+    std::fs::write(&certs, "a file").unwrap();
+    place.run(init).failed_with("alpha/certs");
+    assert_eq!(contents(&place.path("")).len(), 1);
+    std::fs::remove_file(&certs).unwrap();
+
+    // A folder in which nobody can make a file.
+    symlink("/proc", &certs).unwrap();
+    place.run(init).failed_with("alpha/certs/");
+    let left = std::fs::read_dir(place.path("alpha")).unwrap();
+    assert_eq!(left.count(), 1, "only what was there before");
+    std::fs::remove_file(&certs).unwrap();
+    place.must(init);
 }

@@ -32,6 +32,12 @@ impl Created {
         Ok(())
     }
 
+    /// Writes a new file that only its owner may read.
+    pub(super) fn secret(&mut self, path: PathBuf, content: &str) -> Result<(), SetupError> {
+        let written = keys::write_new(&path, content, 0o600);
+        self.add(path, written)
+    }
+
     /// Writes a new file that everyone may read.
     pub(super) fn public(&mut self, path: PathBuf, content: &str) -> Result<(), SetupError> {
         let written = keys::write_new(&path, content, 0o644);
@@ -73,7 +79,7 @@ mod tests {
         let folder = root.path().join("a/b");
         let mut created = Created::default();
         created.folder(&folder).unwrap();
-        created.public(folder.join("key"), "secret").unwrap();
+        created.secret(folder.join("key"), "secret").unwrap();
         let again = created.public(folder.join("key"), "other");
         assert!(matches!(again, Err(SetupError::Io { path, .. }) if path.ends_with("a/b/key")));
         std::fs::write(root.path().join("a/foreign"), "mine").unwrap();

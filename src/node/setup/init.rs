@@ -1,12 +1,12 @@
 //! `timed init`: a node's keys, certificate, configuration and public files.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ed25519_dalek::SigningKey;
 
-use super::{SetupError, failed};
+use super::SetupError;
+use super::created::Created;
 use crate::config::Config;
 use crate::env::{SystemClock, WallClock};
 use crate::net::Identity;
@@ -85,75 +85,86 @@ pub struct InitReport {
     pub public_files: Vec<PathBuf>,
 }
 
-/// Makes a node's files. Refuses, before anything is written, when one of them exists.
+/// Makes a node's files, all or none. Refuses, before anything is written, when one of them exists or
+/// the node would not start with its settings.
 pub fn init(options: &InitOptions) -> Result<InitReport, SetupError> {
     record::check_name(&options.name)?;
     if !options.ip.is_usable() {
         return Err(SetupError::Ip { ip: options.ip });
     }
     let dir = DataDir::new(&options.data_dir);
+    let config = config(options, &dir)?;
     refuse_existing(&dir, options)?;
-    make_folder(dir.root())?;
+    let mut created = Created::default();
+    created.folder(dir.root())?;
+    created.folder(&dir.certs())?;
 
-    let port = options.port.unwrap_or(options.network.p2p_port());
     let secret = keys::new_secret().map_err(SetupError::Randomness)?;
     let identity = Identity::create(&secret, options.ip, &options.name, SystemClock.now_ms())?;
-    keys::write_secret(&dir.node_key(), &identity.key_pem())?;
-    write_public(&dir.node_certificate(), &identity.certificate_pem())?;
-    let mut files = vec![dir.node_key(), dir.node_certificate()];
-
+    created.secret(dir.node_key(), &identity.key_pem())?;
+    created.public(dir.node_certificate(), &identity.certificate_pem())?;
     let mut report = InitReport {
         name: options.name.clone(),
         network: options.network,
         masternode: options.masternode,
         data_dir: options.data_dir.clone(),
-        address: options.ip.with_port(port),
+        address: options.ip.with_port(config.listen_port),
         pin: identity.node_id(),
         consensus_key: None,
         payout: None,
         files: Vec::new(),
         public_files: Vec::new(),
     };
-    make_folder(&dir.certs())?;
     if options.masternode {
-        let payout = match options.payout {
-            Some(payout) => payout,
-            None => {
-                files.push(dir.wallet_key());
-                make_wallet_key(&dir)?
-            }
-        };
-        let key = new_signing_key()?;
-        keys::write_key(&dir.consensus_key(), &key)?;
-        files.push(dir.consensus_key());
-        let record = MasternodeRecord {
-            name: options.name.clone(),
-            serial: 1,
-            ip: options.ip,
-            port,
-            pins: vec![identity.node_id()],
-            consensus_key: (&key).into(),
-            payout,
-            signature: Signature([0; 64]),
-        }
-        .signed(&key, options.network);
-        let record_file = dir.record(&options.name);
-        let certificate_file = dir.certificate(&options.name);
-        write_public(&record_file, &record_to_text(&record))?;
-        write_public(&certificate_file, &identity.certificate_pem())?;
-        files.extend([record_file.clone(), certificate_file.clone()]);
-        report.public_files = vec![record_file, certificate_file];
+        let record = make_masternode(&dir, options, &config, &identity, &mut created)?;
         report.consensus_key = Some(record.consensus_key);
-        report.payout = Some(payout.to_text(options.network));
+        report.payout = Some(record.payout.to_text(options.network));
+        report.public_files = vec![dir.record(&options.name), dir.certificate(&options.name)];
     }
-    write_public(&dir.config(), &config(options, port).to_text())?;
-    files.push(dir.config());
-    report.files = files;
+    created.public(dir.config(), &config.to_text())?;
+    report.files = created.keep();
     Ok(report)
+}
+
+/// A masternode's further keys and its two public files; gives its record.
+fn make_masternode(
+    dir: &DataDir,
+    options: &InitOptions,
+    config: &Config,
+    identity: &Identity,
+    created: &mut Created,
+) -> Result<MasternodeRecord, SetupError> {
+    let payout = match options.payout {
+        Some(payout) => payout,
+        None => {
+            let key = new_signing_key()?;
+            created.secret(dir.wallet_key(), &keys::key_to_pem(&key))?;
+            Address::of(&PublicKey::from(&key))
+        }
+    };
+    let key = new_signing_key()?;
+    created.secret(dir.consensus_key(), &keys::key_to_pem(&key))?;
+    let record = MasternodeRecord {
+        name: options.name.clone(),
+        serial: 1,
+        ip: options.ip,
+        port: config.listen_port,
+        pins: vec![identity.node_id()],
+        consensus_key: (&key).into(),
+        payout,
+        signature: Signature([0; 64]),
+    }
+    .signed(&key, options.network);
+    created.public(dir.record(&options.name), &record_to_text(&record))?;
+    created.public(dir.certificate(&options.name), &identity.certificate_pem())?;
+    Ok(record)
 }
 
 fn refuse_existing(dir: &DataDir, options: &InitOptions) -> Result<(), SetupError> {
     let mut paths = vec![dir.config(), dir.node_key(), dir.node_certificate()];
+    if !dir.certs().is_dir() {
+        paths.push(dir.certs());
+    }
     if options.masternode {
         paths.extend([
             dir.consensus_key(),
@@ -172,36 +183,21 @@ fn refuse_existing(dir: &DataDir, options: &InitOptions) -> Result<(), SetupErro
     Err(SetupError::Exists(paths))
 }
 
-fn config(options: &InitOptions, port: u16) -> Config {
+/// The settings that were asked for, which a start would take.
+fn config(options: &InitOptions, dir: &DataDir) -> Result<Config, SetupError> {
     let listen_ip = options.listen_ip.unwrap_or(options.ip.ip());
+    let port = options.port.unwrap_or(options.network.p2p_port());
+    let rpc_port = options.rpc_port.or(port.checked_add(1));
     let mut config = Config::new(options.network, listen_ip);
     config.listen_port = port;
-    config.rpc_port = options.rpc_port.unwrap_or(port.wrapping_add(1).max(1));
+    config.rpc_port = rpc_port.ok_or(SetupError::RpcPort { port })?;
     config.advertised_ip = (PeerIp::from(listen_ip) != options.ip).then_some(options.ip);
     config.peers = options.peers.clone();
-    config
-}
-
-fn make_wallet_key(dir: &DataDir) -> Result<Address, SetupError> {
-    let key = new_signing_key()?;
-    keys::write_key(&dir.wallet_key(), &key)?;
-    Ok(Address::of(&PublicKey::from(&key)))
+    config.check(&dir.config())?;
+    Ok(config)
 }
 
 fn new_signing_key() -> Result<SigningKey, SetupError> {
     let secret = keys::new_secret().map_err(SetupError::Randomness)?;
     Ok(SigningKey::from_bytes(&secret))
-}
-
-/// A folder that only its owner may enter; one that exists is left as it is.
-fn make_folder(path: &Path) -> Result<(), SetupError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed(path))
-}
-
-fn write_public(path: &Path, content: &str) -> Result<(), SetupError> {
-    keys::write_new(path, content, 0o644).map_err(failed(path))
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::formats::FormatError;
 use super::keys::KeyError;
+use crate::config::ConfigError;
 use crate::net::{IdentityError, PinError};
 use crate::types::{ConsensusKey, DirectoryError, GenesisError, NodeId, PeerIp, RecordError};
 
@@ -42,6 +43,15 @@ pub enum SetupError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The settings that were asked for cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The P2P port is the highest one, and no other port was named for the RPC.
+    #[error("port {port} leaves no port above it for the RPC: name one with --rpc-port")]
+    RpcPort {
+        /// The P2P port.
+        port: u16,
     },
     /// The operating system gives no randomness.
     #[error("the operating system gives no random bytes: {0}")]
