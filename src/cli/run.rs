@@ -60,11 +60,19 @@ async fn run_node(
     bar: &Bar,
 ) -> anyhow::Result<()> {
     // Taken before anything starts, so that an early signal still ends the node cleanly.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let asked_to_stop = asked_to_stop(arguments.until_stdin_closes)?;
+    tokio::pin!(asked_to_stop);
     if arguments.reindex {
-        tell_reindexed(&reindex(&files.dir, &files.genesis).await?);
+        // What is dropped half-way has changed nothing: the next run begins anew.
+        tokio::select! {
+            biased;
+            () = &mut asked_to_stop => {
+                tracing::info!("stopped in the middle of the reindex, nothing was changed");
+                return Ok(());
+            }
+            done = reindex(&files.dir, &files.genesis) => tell_reindexed(&done?),
+        }
     }
     let banner = Banner::of(&files);
     let mut node_environment = NodeEnvironment::real(&files)?;
@@ -76,16 +84,12 @@ async fn run_node(
     banner.print(&node, environment)?;
     let supervisor = Supervisor::of_this_process();
     supervisor.tell(&format!("READY=1\nSTATUS={}", banner.who));
-    let stdin_closed = stdin_closed(arguments.until_stdin_closes);
-    tokio::pin!(stdin_closed);
     let mut sync = node.sync().watch_status();
     let ended = loop {
         tokio::select! {
             biased;
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
+            () = &mut asked_to_stop => break Ok(()),
             _ = hangup.recv() => {}
-            () = &mut stdin_closed => break Ok(()),
             ended = node.wait() => break ended,
             Ok(()) = sync.changed() => {
                 bar.show(&sync.borrow_and_update());
@@ -129,6 +133,20 @@ fn tell_reindexed(done: &Reindexed) {
             old.display()
         ),
     }
+}
+
+/// Waits until somebody ends this process: by a signal, which is caught from this call on, or by
+/// closing the standard input where that means it.
+fn asked_to_stop(stdin_means_it: bool) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stdin_closed(stdin_means_it) => {}
+        }
+    })
 }
 
 /// Waits until the standard input is closed; for ever when that is not asked for.

@@ -6,6 +6,7 @@ mod doctor;
 mod methods;
 mod page;
 mod payment;
+mod reindex;
 mod rotation;
 mod service;
 mod setup;

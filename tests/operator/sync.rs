@@ -24,12 +24,12 @@ mod generator;
 use generator::{Generator, Shape};
 
 /// Enough that a sync can be caught in the middle.
-const BLOCKS: u64 = 10_000;
+pub(super) const BLOCKS: u64 = 10_000;
 
 const OLD: &str = "127.0.8.20";
 
 /// Two full nodes: "old" holds a chain, "new" nothing, and knows of "old".
-fn old_and_new(old: &str, new: &str) -> Place {
+pub(super) fn old_and_new(old: &str, new: &str) -> Place {
     let place = Place::new();
     place.must(&format!(
         "init --data-dir old --name old --full --network dev --ip {old}"
