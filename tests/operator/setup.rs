@@ -144,3 +144,19 @@ fn an_init_that_fails_leaves_nothing_and_can_be_repeated() {
     std::fs::remove_file(&certs).unwrap();
     place.must(init);
 }
+
+#[test]
+fn a_testnets_folder_says_how_many_nodes_and_which_port_it_has() {
+    let place = Place::new();
+    let again = "testnet --dir tn --seconds 1";
+    let made = place.run(&format!("{again} --nodes 2 --port 24733"));
+    assert!(made.stdout.contains("port 24733"), "{}", made.stdout);
+    place
+        .run(&format!("{again} --nodes 3"))
+        .failed_with("tn holds a testnet of 2 nodes: say --nodes 2");
+    place
+        .run(&format!("{again} --nodes 2 --port 24743"))
+        .failed_with("tn holds a testnet on port 24733");
+    let done = place.run(&format!("{again} --nodes 2"));
+    assert!(done.stdout.contains("port 24733"), "{}", done.stdout);
+}

@@ -55,9 +55,9 @@ pub(super) struct Arguments {
     /// Where the nodes' files are; kept, and used again when it holds a testnet [default: a temporary folder]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// The P2P port of every node; RPC is one above
-    #[arg(long, default_value_t = timed::types::Network::Dev.p2p_port(), value_parser = clap::value_parser!(u16).range(1..65535))]
-    port: u16,
+    /// The P2P port of every node; RPC is one above [default: 24200, or that of the nodes in --dir]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..65535))]
+    port: Option<u16>,
 }
 
 impl Arguments {
@@ -111,7 +111,7 @@ async fn play(arguments: &Arguments) -> anyhow::Result<Outcome> {
     output::line(format!(
         "{} masternodes on 127.0.0.1 and up, port {}, in {}",
         arguments.nodes,
-        arguments.port,
+        network.port(),
         root.display()
     ));
     let mut testnet = Testnet {

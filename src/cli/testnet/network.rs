@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use timed::env::Offload;
-use timed::node::files::{DataDir, load_genesis};
+use timed::node::files::{DataDir, load_config, load_genesis};
 use timed::node::keys;
 use timed::node::setup::{self, GenesisOptions, InitOptions};
 use timed::node::wallet::Wallet;
-use timed::types::{Amount, BlockHash, Genesis, PeerIp, StateCommitment};
+use timed::types::{self, Amount, BlockHash, Genesis, PeerIp, StateCommitment};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -45,6 +45,7 @@ pub(super) struct Network {
     nodes: Vec<Node>,
     genesis: Genesis,
     wallet_key: PathBuf,
+    port: u16,
 }
 
 struct Node {
@@ -56,15 +57,19 @@ struct Node {
 
 impl Network {
     /// Makes the files of a new testnet, or finds those of an earlier one.
-    pub(super) fn make(root: &Path, count: usize, port: u16) -> anyhow::Result<Self> {
-        let wallet_key = root.join("wallet.key");
-        let genesis_file = root.join("genesis.toml");
+    pub(super) fn make(root: &Path, count: usize, port: Option<u16>) -> anyhow::Result<Self> {
         let data_dirs: Vec<PathBuf> = (1..=count)
             .map(|at| root.join(format!("node{at}")))
             .collect();
-        if !genesis_file.exists() {
+        // Its genesis and its wallet are called as a node's are.
+        let dir = DataDir::new(root);
+        if dir.genesis().exists() {
+            check_nodes(root, count)?;
+        } else {
+            let port = port.unwrap_or(types::Network::Dev.p2p_port());
             make_files(root, &data_dirs, port)?;
         }
+        let port = check_port(root, &data_dirs, port)?;
         let nodes = data_dirs.into_iter().zip(1..).map(|(data_dir, at)| {
             let client = Client::answering_within(&data_dir, ANSWER_LIMIT)?;
             Ok(Node {
@@ -74,20 +79,17 @@ impl Network {
                 child: None,
             })
         });
-        let nodes: Vec<Node> = nodes.collect::<anyhow::Result<_>>()?;
-        let genesis = load_genesis(&DataDir::new(&nodes[0].data_dir))?;
-        if genesis.masternodes.len() != count {
-            let made = genesis.masternodes.len();
-            bail!(
-                "{} holds a testnet of {made} nodes: say --nodes {made}",
-                root.display()
-            );
-        }
         Ok(Self {
-            nodes,
-            genesis,
-            wallet_key,
+            nodes: nodes.collect::<anyhow::Result<_>>()?,
+            genesis: load_genesis(&dir)?,
+            wallet_key: dir.wallet_key(),
+            port,
         })
+    }
+
+    /// The P2P port of every node.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     pub(super) fn len(&self) -> usize {
@@ -262,6 +264,31 @@ impl Node {
             None => format!("{} is empty", path.display()),
         }
     }
+}
+
+/// Refuses a folder with another number of nodes.
+fn check_nodes(root: &Path, count: usize) -> anyhow::Result<()> {
+    let made = load_genesis(&DataDir::new(root))?.masternodes.len();
+    if made != count {
+        bail!(
+            "{} holds a testnet of {made} nodes: say --nodes {made}",
+            root.display()
+        );
+    }
+    Ok(())
+}
+
+/// The port that the nodes of a folder have; refuses another one that was asked for.
+fn check_port(root: &Path, data_dirs: &[PathBuf], asked: Option<u16>) -> anyhow::Result<u16> {
+    let first = data_dirs.first().context("a testnet has a node")?;
+    let made = load_config(&DataDir::new(first))?.listen_port;
+    if asked.is_some_and(|asked| asked != made) {
+        bail!(
+            "{} holds a testnet on port {made}: leave --port out, or name another folder",
+            root.display()
+        );
+    }
+    Ok(made)
 }
 
 fn make_files(root: &Path, data_dirs: &[PathBuf], port: u16) -> anyhow::Result<()> {
