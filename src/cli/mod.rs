@@ -53,7 +53,6 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
     name = "timed",
     version,
     about,
-    disable_help_subcommand = true,
     after_help = HOW_TO_BEGIN
 )]
 struct Cli {
@@ -159,7 +158,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Wallet(command) => wallet::run(&context, command)?,
         Command::Rpc(arguments) => rpc::run(&context, arguments)?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "timed", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "timed", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
         }
     }
     Ok(ExitCode::SUCCESS)

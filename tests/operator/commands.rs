@@ -308,6 +308,8 @@ fn listed(place: &Place, command: &str) -> Vec<String> {
     let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     names
         .filter_map(|line| line.split_whitespace().next())
+        // Of clap, and in every list.
+        .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect()
 }

@@ -1,7 +1,9 @@
 //! Files that a command makes, takes or replaces: all of them or none, and never ones with which the
 //! node does not start.
 
+use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
 
 use super::Place;
 use super::commands::contents;
@@ -159,4 +161,34 @@ fn a_testnets_folder_says_how_many_nodes_and_which_port_it_has() {
         .failed_with("tn holds a testnet on port 24733");
     let done = place.run(&format!("{again} --nodes 2"));
     assert!(done.stdout.contains("port 24733"), "{}", done.stdout);
+}
+
+#[test]
+fn help_is_a_command_and_completions_need_nobody_who_reads_them() {
+    let place = Place::new();
+    let help = place.must("help");
+    assert_eq!(help.stdout, place.must("--help").stdout);
+    assert!(place.must("help cert rotate").stdout.contains("--force"));
+    let completions = place.must("completions bash").stdout;
+    assert!(completions.contains("_timed"), "{completions}");
+    let to = |stdout: Stdio| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_timed"))
+            .args(["completions", "bash"])
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Nobody reads what it writes.
+        drop(child.stdout.take());
+        let done = child.wait_with_output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    assert_eq!(to(Stdio::piped()), (Some(0), String::new()));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (code, said) = to(full.into());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.starts_with("timed: the standard output cannot be written"),
+        "{said}"
+    );
 }
