@@ -192,7 +192,8 @@ impl Config {
             .map(|peer| format!("\"{peer}\""))
             .collect();
         format!(
-            "# Settings of this node. Unknown keys are refused. A change takes effect at the next start.\n\
+            "# Settings of this node. Unknown keys are refused. A change takes effect at the next start,\n\
+             # that of log also at a SIGHUP.\n\
              \n\
              # The address and port (UDP) on which this node listens for peers.\n\
              listen_ip = \"{listen_ip}\"\n\

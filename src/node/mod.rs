@@ -2,8 +2,8 @@
 //! task, and stops them in the opposite order of what must not be lost.
 //!
 //! Start: store, chain, network, mempool, sync, consensus, RPC. Stop, within [`STOP_LIMIT`]: RPC
-//! (no new work from outside), consensus (no new blocks), sync, mempool, the list of peers, the
-//! network (every peer is told), and last the store.
+//! (no new work from outside), consensus (no new blocks), sync, mempool, the lists of bans and of
+//! peers, the network (every peer is told), and last the store.
 //!
 //! A part whose task ends without being asked ends the node: [`Node::wait`] returns its reason.
 

@@ -1,5 +1,8 @@
-//! What happens before a node first runs: its keys and files, and the genesis of a chain.
-//! Nothing here ever overwrites a file.
+//! What is done to a node's files while it need not run: its keys and settings, the genesis of a
+//! chain, and later other certificates and records.
+//!
+//! New files never overwrite one, and a step that fails leaves none. What takes the place of an older
+//! file, a certificate or a record with a higher serial, replaces it as a whole.
 
 mod created;
 mod genesis;
