@@ -62,6 +62,8 @@ const OWNED_CRATES: &[(&str, &str)] = &[
     ("rcgen", "net"),
     ("bincode", "types"),
     ("axum", "rpc"),
+    ("hyper", "rpc"),
+    ("hyper_util", "rpc"),
     ("futures_core", "rpc"),
     ("prometheus_client", "rpc"),
     ("clap", "cli"),

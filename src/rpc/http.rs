@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request as HttpRequest, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request as HttpRequest, State};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response, Sse};
 use axum::routing::{get, post};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::RpcError;
 use super::cookie::Cookie;
 use super::jsonrpc::{Access, CallError, MAX_BATCH, Method, Params, Request, response};
-use super::listener::BoundedListener;
+use super::listener::{self, REQUEST_LIMIT};
 use super::live::Events;
 use super::{metrics, page};
 
@@ -52,7 +52,7 @@ pub(super) async fn serve<C: Site>(
     listener: TcpListener,
     service: Service<C>,
     cancel: CancellationToken,
-) -> Result<(), RpcError> {
+) {
     let service = Arc::new(service);
     let router = Router::new()
         .route("/", post(answer::<C>).get(page::serve))
@@ -62,29 +62,34 @@ pub(super) async fn serve<C: Site>(
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(service.clone(), guard::<C>))
         .with_state(service);
-    let asked = cancel.clone().cancelled_owned();
-    let serving = axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(asked);
+    let serving = listener::serve(listener, router, cancel.clone());
     let too_late = async {
         cancel.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;
     };
     tokio::select! {
         biased;
-        result = serving.into_future() => Ok(result?),
-        () = too_late => Ok(()),
+        () = serving => {}
+        () = too_late => {}
     }
 }
 
-/// Refuses requests that a web page could have made.
+/// Refuses requests that a web page could have made, and their connections with them: they hold no
+/// place afterwards.
 async fn guard<C: Site>(
     State(service): State<Arc<Service<C>>>,
     request: HttpRequest,
     next: Next,
 ) -> Response {
     match service.refusal(request.headers()) {
-        Some(sentence) => (StatusCode::FORBIDDEN, sentence).into_response(),
+        Some(sentence) => closing(StatusCode::FORBIDDEN, sentence),
         None => next.run(request).await,
     }
+}
+
+/// The last answer on a connection.
+fn closing(status: StatusCode, sentence: &'static str) -> Response {
+    (status, [(CONNECTION, "close")], sentence).into_response()
 }
 
 async fn health<C: Site>(State(service): State<Arc<Service<C>>>) -> Response {
@@ -109,8 +114,16 @@ async fn events<C: Site>(State(service): State<Arc<Service<C>>>) -> Response {
 async fn answer<C: Site>(
     State(service): State<Arc<Service<C>>>,
     headers: HeaderMap,
-    body: Bytes,
+    request: HttpRequest,
 ) -> Response {
+    let body = match timeout(REQUEST_LIMIT, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(refusal)) => return refusal.into_response(),
+        Err(_) => {
+            let sentence = "the body of the request did not arrive in time\n";
+            return closing(StatusCode::REQUEST_TIMEOUT, sentence);
+        }
+    };
     let trusted = match headers.get(AUTHORIZATION) {
         None => false,
         Some(shown) if service.cookie.matches(shown.as_bytes()) => true,

@@ -1,17 +1,23 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::response::sse::Event;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
 use crate::env::Entropy;
+use crate::rpc::listener::MAX_CONNECTIONS;
 
 /// Counts what was changed.
 #[derive(Default)]
 struct Counter {
     changes: AtomicU64,
+    /// To the page that listens; only one may.
+    page: std::sync::OnceLock<mpsc::Sender<Event>>,
 }
 
 impl Site for Counter {
@@ -24,7 +30,9 @@ impl Site for Counter {
     }
 
     fn events(&self) -> Option<Events> {
-        None
+        let (page, events) = mpsc::channel(1);
+        self.page.set(page).ok()?;
+        Some(Events::of(events))
     }
 }
 
@@ -56,7 +64,7 @@ struct Server {
     authorization: String,
     counter: Arc<Counter>,
     cancel: CancellationToken,
-    running: JoinHandle<Result<(), RpcError>>,
+    running: JoinHandle<()>,
 }
 
 impl Server {
@@ -80,6 +88,13 @@ impl Server {
 
     /// Sends a request with these header lines; gives the status and the body.
     async fn send(&self, line: &str, headers: &str, body: &str) -> (u16, String) {
+        let (head, body) = self.send_whole(line, headers, body).await;
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body)
+    }
+
+    /// The same; gives the head, in lower case, and the body.
+    async fn send_whole(&self, line: &str, headers: &str, body: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
             "{line} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
@@ -89,8 +104,14 @@ impl Server {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
+        (head.to_lowercase(), body.to_owned())
+    }
+
+    /// A connection with these bytes sent.
+    async fn open(&self, bytes: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        stream
     }
 
     fn host(&self) -> String {
@@ -113,7 +134,7 @@ impl Server {
 
     async fn stop(self) {
         self.cancel.cancel();
-        self.running.await.unwrap().unwrap();
+        self.running.await.unwrap();
     }
 }
 
@@ -214,6 +235,77 @@ async fn what_a_web_page_could_send_is_refused() {
     for headers in foreign {
         assert_eq!(server.post_text(&headers, &body).await.0, 403, "{headers}");
     }
+    server.stop().await;
+}
+
+/// What keeps a connection open without asking for anything.
+fn idle(server: &Server, kind: usize) -> String {
+    let whole = |host: String, length: usize| {
+        format!("POST / HTTP/1.1\r\n{host}Content-Length: {length}\r\n\r\n")
+    };
+    match kind % 5 {
+        0 => String::new(),
+        1 => "GET /health HTTP/1.1\r\nHost: loc".into(),
+        2 => format!("GET /health HTTP/1.1\r\n{}\r\n", server.host()),
+        3 => whole(server.host(), 7),
+        _ => whole("Host: evil.example\r\n".into(), 0),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_ask_for_nothing_lock_nobody_out() {
+    let server = Server::start().await;
+    let mut held = Vec::new();
+    for kind in 0..MAX_CONNECTIONS {
+        held.push(server.open(&idle(&server, kind)).await);
+    }
+    let host = server.host();
+    let asked = server.send("GET /health", &host, "");
+    let (status, _) = timeout(10 * REQUEST_LIMIT, asked).await.expect("in time");
+    assert_eq!(status, 200);
+    for mut stream in held {
+        let mut rest = Vec::new();
+        let closed = timeout(10 * REQUEST_LIMIT, stream.read_to_end(&mut rest));
+        closed.await.expect("each is closed").unwrap();
+    }
+    server.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_is_closed() {
+    let server = Server::start().await;
+    let request = "GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    let mut answer = String::new();
+    let mut stream = server.open(request).await;
+    let closed = timeout(10 * REQUEST_LIMIT, stream.read_to_string(&mut answer));
+    closed.await.expect("it is closed").unwrap();
+    let answer = answer.to_lowercase();
+    assert!(answer.starts_with("http/1.1 403"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_may_listen_for_as_long_as_it_likes() {
+    let server = Server::start().await;
+    let request = format!("GET /events HTTP/1.1\r\n{}\r\n", server.host());
+    let mut stream = server.open(&request).await;
+    let mut read = [0; 1_024];
+    let length = stream.read(&mut read).await.unwrap();
+    assert!(read[..length].starts_with(b"HTTP/1.1 200"));
+    tokio::time::sleep(1_000 * REQUEST_LIMIT).await;
+    let event = Event::default().data("late");
+    server
+        .counter
+        .page
+        .get()
+        .unwrap()
+        .send(event)
+        .await
+        .unwrap();
+    let length = stream.read(&mut read).await.unwrap();
+    let said = String::from_utf8_lossy(&read[..length]);
+    assert!(said.contains("data: late"), "{said}");
     server.stop().await;
 }
 

@@ -1,84 +1,67 @@
-//! A listener that holds no more than a number of connections; further ones wait in the system's
-//! queue.
+//! Connections: how many are held, and how long one may take to ask for something.
+//!
+//! At most [`MAX_CONNECTIONS`] at a time; further ones wait in the system's queue. One that has not
+//! sent the head of a request within [`REQUEST_LIMIT`], its first or its next, is closed: else as many
+//! that ask for nothing would lock everybody out. How long an answer takes is not bounded here, so
+//! that pages may listen.
 
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
+use axum::Router;
 use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// The most connections held at a time.
 pub(super) const MAX_CONNECTIONS: usize = 64;
 
-pub(super) struct BoundedListener {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
-}
+/// How long the head of a request may take to arrive, and then its body; the caller is on this machine.
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 
-impl BoundedListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Self {
-            listener,
-            free: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+/// Serves until `cancel`, and then the answers under way to their end. Dropping it ends them too.
+pub(super) async fn serve(mut listener: TcpListener, router: Router, cancel: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            Some(ended) = connections.join_next() => report(ended),
+            (stream, _) = Listener::accept(&mut listener), if connections.len() < MAX_CONNECTIONS => {
+                connections.spawn(connection(stream, router.clone(), cancel.clone()));
+            }
         }
     }
-}
-
-impl Listener for BoundedListener {
-    type Io = BoundedStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        let permit = self.free.clone().acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        let stream = BoundedStream {
-            stream,
-            _permit: permit,
-        };
-        (stream, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
     }
 }
 
-/// A connection that gives its place back when it is dropped.
-pub(super) struct BoundedStream {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for BoundedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+async fn connection(stream: TcpStream, router: Router, cancel: CancellationToken) {
+    let service = TowerToHyperService::new(router);
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = cancel.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(reason = %error, "a connection to the RPC ended early");
     }
 }
 
-impl AsyncWrite for BoundedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(panic) = ended {
+        tracing::error!(reason = %panic, "a connection to the RPC failed");
     }
 }

@@ -87,6 +87,18 @@ pub(super) struct Events {
     _place: OwnedSemaphorePermit,
 }
 
+#[cfg(test)]
+impl Events {
+    /// What a test sends, in a place of its own.
+    pub(super) fn of(events: mpsc::Receiver<Event>) -> Self {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        Self {
+            events,
+            _place: place.expect("nobody has taken it"),
+        }
+    }
+}
+
 impl Stream for Events {
     type Item = Result<Event, Infallible>;
 

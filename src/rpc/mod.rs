@@ -7,7 +7,8 @@
 //! `rpc.cookie`, new at each start, as HTTP Basic.
 //!
 //! Limits: 1 MiB of request, 50 calls in a batch, 64 connections (more wait in the
-//! system's queue), 32 calls waiting for an event and 8 pages (more are refused).
+//! system's queue; one that asks for nothing within 3 s is closed), 32 calls waiting for an event
+//! and 8 pages (more are refused).
 
 mod context;
 mod cookie;
@@ -89,11 +90,12 @@ pub fn start(
     let running = async {
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            result = &mut serving => return result,
+            () = &mut serving => return Ok(()),
             // It ends at `cancel`, and with it the streams that serving would wait for.
             () = observing => {}
         }
-        serving.await
+        serving.await;
+        Ok(())
     };
     Ok((address, running))
 }
