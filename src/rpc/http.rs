@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request as HttpRequest, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, X_FRAME_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response, Sse};
 use axum::routing::{get, post};
@@ -25,6 +25,9 @@ use super::{metrics, page};
 
 /// The longest request, in bytes.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+
+/// Where browsers say whose page asks (Fetch Metadata).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How long answers under way may take once the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(1);
@@ -83,7 +86,13 @@ async fn guard<C: Site>(
 ) -> Response {
     match service.refusal(request.headers()) {
         Some(sentence) => closing(StatusCode::FORBIDDEN, sentence),
-        None => next.run(request).await,
+        None => {
+            let mut response = next.run(request).await;
+            // For browsers that do not say whose page asks: at least it is shown in no frame.
+            let headers = response.headers_mut();
+            headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+            response
+        }
     }
 }
 
@@ -228,17 +237,22 @@ impl<C: Site> Service<C> {
         (method.call)(self.calls.clone(), params).await
     }
 
-    /// Why a request is not answered at all: a foreign `Host` or `Origin`.
+    /// Why a request is not answered at all: a foreign `Host` or `Origin`, or a browser that says
+    /// that a page of another site asks, which needs no `Origin` to read and to hold connections.
     fn refusal(&self, headers: &HeaderMap) -> Option<&'static str> {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
+        let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
         if !text(HOST).is_some_and(|host| self.is_own_host(host)) {
             return Some("the Host header must be localhost or a loopback address\n");
         }
-        match text(ORIGIN) {
-            Some(origin) if !self.is_own_origin(origin) => {
-                Some("requests from web pages of other origins are refused\n")
+        if text(ORIGIN).is_some_and(|origin| !self.is_own_origin(origin)) {
+            return Some("requests from web pages of other origins are refused\n");
+        }
+        // "none": a person typed the address.
+        match text(SEC_FETCH_SITE) {
+            None | Some("same-origin" | "none") => None,
+            Some(_) => {
+                Some("requests from web pages of other sites are refused: type the address\n")
             }
-            _ => None,
         }
     }
 

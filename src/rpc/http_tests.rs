@@ -238,6 +238,34 @@ async fn what_a_web_page_could_send_is_refused() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn what_a_page_of_another_site_asks_for_without_an_origin_is_refused() {
+    let server = Server::start().await;
+    let get = |path: &'static str, site: &str| {
+        let headers = format!("{}Sec-Fetch-Site: {site}\r\n", server.host());
+        let server = &server;
+        async move { server.send_whole(path, &headers, "").await.0 }
+    };
+    for path in ["GET /", "GET /events", "GET /health", "GET /metrics"] {
+        for site in ["cross-site", "same-site", "nonsense"] {
+            let head = get(path, site).await;
+            assert!(head.starts_with("http/1.1 403"), "{path} {site}: {head}");
+        }
+    }
+    assert!(
+        server.counter.page.get().is_none(),
+        "a place for a page is taken"
+    );
+    // Typed by a person, and asked for by the page itself.
+    for site in ["none", "same-origin"] {
+        let head = get("GET /", site).await;
+        assert!(head.starts_with("http/1.1 200"), "{site}: {head}");
+        assert!(head.contains("x-frame-options: deny"), "{head}");
+        assert!(head.contains("frame-ancestors 'none'"), "{head}");
+    }
+    server.stop().await;
+}
+
 /// What keeps a connection open without asking for anything.
 fn idle(server: &Server, kind: usize) -> String {
     let whole = |host: String, length: usize| {

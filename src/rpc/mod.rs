@@ -1,9 +1,10 @@
 //! The node's one local port: JSON-RPC 2.0 over HTTP (`POST /`), `GET /metrics`, `GET /health`, and a
 //! live page (`GET /`, fed by `GET /events`).
 //!
-//! It serves this machine only. The `Host` header must be a loopback address or `localhost`, and an
-//! `Origin` header, which browsers send, must be the RPC's own: a web page cannot reach it, not
-//! even by a name that it points at 127.0.0.1. Methods that change the node need the secret of
+//! It serves this machine only. The `Host` header must be a loopback address or `localhost`, an
+//! `Origin` header must be the RPC's own, and a `Sec-Fetch-Site` header, with which browsers say whose
+//! page asks, must name this port's or none: a web page of another site cannot reach it, not even by a
+//! name that it points at 127.0.0.1. Methods that change the node need the secret of
 //! `rpc.cookie`, new at each start, as HTTP Basic.
 //!
 //! Limits: 1 MiB of request, 50 calls in a batch, 64 connections (more wait in the
