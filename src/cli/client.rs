@@ -16,6 +16,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// The longest wait for an answer; above the longest waiting call.
 const ANSWER_LIMIT: Duration = Duration::from_secs(75);
 
+/// The same of what only shows the node: a person waits, and no such answer takes long.
+const VIEW_LIMIT: Duration = Duration::from_secs(5);
+
 /// The longest answer, in bytes: a whole block with its transactions taken apart.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -45,6 +48,7 @@ pub(super) struct Refusal {
 pub(super) struct Client {
     agent: ureq::Agent,
     address: SocketAddr,
+    limit: Duration,
     dir: DataDir,
 }
 
@@ -52,6 +56,11 @@ impl Client {
     /// The node of a data directory.
     pub(super) fn of(data_dir: &Path) -> anyhow::Result<Self> {
         Self::answering_within(data_dir, ANSWER_LIMIT)
+    }
+
+    /// The same for what only shows the node.
+    pub(super) fn for_view(data_dir: &Path) -> anyhow::Result<Self> {
+        Self::answering_within(data_dir, VIEW_LIMIT)
     }
 
     /// The node of a data directory, with another longest wait for an answer.
@@ -68,8 +77,14 @@ impl Client {
         Ok(Self {
             agent,
             address,
+            limit,
             dir,
         })
+    }
+
+    /// Where the node is asked.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Calls a method.
@@ -126,8 +141,10 @@ impl Client {
         let dir = self.dir.root().display();
         match error {
             ureq::Error::Timeout(_) => anyhow!(
-                "the node at http://{} did not answer in time: see its log",
-                self.address
+                "the node at http://{} did not answer within {} seconds: see its log, and ask \
+                 \"timed doctor --data-dir {dir}\"",
+                self.address,
+                self.limit.as_secs()
             ),
             error => anyhow!(
                 "the node is not running: no answer at http://{} ({error}); \

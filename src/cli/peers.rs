@@ -38,7 +38,7 @@ enum Command {
 }
 
 pub(super) fn run(environment: &Environment, arguments: &Arguments) -> anyhow::Result<()> {
-    let client = Client::of(&environment.data_dir)?;
+    let client = Client::for_view(&environment.data_dir)?;
     match arguments.command {
         Some(Command::Forget { ip }) => forget(environment, &client, ip),
         None if arguments.refused => refusals(environment, &client),

@@ -22,7 +22,7 @@ struct Status {
 }
 
 pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
-    let client = Client::of(&environment.data_dir)?;
+    let client = Client::for_view(&environment.data_dir)?;
     let status = Status {
         chain: client.get("getblockchaininfo")?,
         network: client.get("getnetworkinfo")?,

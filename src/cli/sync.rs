@@ -10,7 +10,7 @@ use super::{Environment, output};
 const BAR_WIDTH: u64 = 40;
 
 pub(super) fn run(environment: &Environment) -> anyhow::Result<()> {
-    let client = Client::of(&environment.data_dir)?;
+    let client = Client::for_view(&environment.data_dir)?;
     let sync: Value = client.get("getsyncinfo")?;
     if environment.json {
         return output::json(&sync);

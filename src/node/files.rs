@@ -123,6 +123,12 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
+    /// Whether another process has it now. It is not taken, and no file is made.
+    pub fn is_held(dir: &DataDir) -> bool {
+        let shared = File::open(dir.lock()).map(|file| file.try_lock_shared());
+        matches!(shared, Ok(Err(TryLockError::WouldBlock)))
+    }
+
     /// Takes the lock, or says that another process has it.
     pub fn take(dir: &DataDir) -> Result<Self, FilesError> {
         let path = dir.lock();
@@ -422,12 +428,16 @@ mod tests {
     fn a_directory_in_use_is_refused_and_free_again_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let dir = DataDir::new(folder.path());
+        assert!(!DataDirLock::is_held(&dir));
+        assert!(!dir.lock().exists());
         let held = DataDirLock::take(&dir).unwrap();
         assert!(matches!(
             DataDirLock::take(&dir),
             Err(FilesError::InUse { .. })
         ));
+        assert!(DataDirLock::is_held(&dir));
         drop(held);
+        assert!(!DataDirLock::is_held(&dir));
         assert!(DataDirLock::take(&dir).is_ok());
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use timed::node::files::{DataDir, DataDirLock};
 
@@ -181,6 +182,34 @@ fn a_node_that_runs_is_well_and_one_that_is_missing_is_named_with_the_next_step(
     );
     place.must("stop --data-dir beta");
     assert_eq!(beta.exit_code(), Some(0));
+}
+
+#[test]
+fn a_node_that_hangs_is_not_taken_for_one_that_is_stopped() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.9.41")]);
+    let node = place.start("alpha");
+    node.signal(Signal::SIGSTOP);
+    let (hanging, code) = doctor(&place, "alpha");
+    let views =
+        ["status", "peers", "sync"].map(|view| place.run(&format!("{view} --data-dir alpha")));
+    node.signal(Signal::SIGCONT);
+    assert_eq!(code, 1);
+    let finding = find(
+        &hanging,
+        "node",
+        "so it runs, but its RPC at http://127.0.9.41:24201 does not answer",
+    );
+    assert_eq!(finding["level"], "fault");
+    let next = finding["next"].as_str().unwrap();
+    assert!(next.contains("end that process"), "{next}");
+    for about in ["UDP port", "TCP port", "is not running", "timed run"] {
+        assert!(!hanging.to_string().contains(about), "{hanging:#}");
+    }
+    for view in views {
+        view.failed_with("http://127.0.9.41:24201 did not answer within 5 seconds");
+    }
+    place.must("stop --data-dir alpha");
+    assert_eq!(node.exit_code(), Some(0));
 }
 
 #[test]
@@ -416,12 +445,14 @@ fn machine_and_wallet(place: &Place) {
 
     std::fs::write(place.path("alpha/chain.redb"), "").unwrap();
     let held = DataDirLock::take(&DataDir::new(&place.path("alpha"))).unwrap();
+    let (silent, _) = doctor(place, "alpha");
     says(
-        &doctor(place, "alpha").0,
-        "database",
+        &silent,
+        "node",
         "fault",
-        "another timed process uses the data directory, but its RPC does not answer",
+        "a timed process holds the data directory, so it runs, but its RPC at http://127.0.9.5:24201 does not answer",
     );
+    says(&silent, "database", "good", "in use by the running node");
     drop(held);
     std::fs::remove_file(place.path("alpha/chain.redb")).unwrap();
 

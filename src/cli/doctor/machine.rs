@@ -5,7 +5,7 @@ use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use timed::net::SOCKET_BUFFER_BYTES;
-use timed::node::files::{DataDir, DataDirLock, FilesError};
+use timed::node::files::{DataDir, DataDirLock};
 use timed::store::{Backend, Store, StoreThreads};
 
 use super::files::Known;
@@ -17,15 +17,15 @@ const FAULT_FREE_BYTES: u64 = 512 * 1024 * 1024;
 /// With less free space than this somebody should look.
 const WARNING_FREE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
-pub(super) fn check(dir: &DataDir, known: &Known, running: bool, findings: &mut Vec<Finding>) {
+pub(super) fn check(dir: &DataDir, known: &Known, in_use: bool, findings: &mut Vec<Finding>) {
     if let Some(config) = &known.config {
         findings.push(check_buffers(granted_buffers(config.listen_addr())));
-        if !running {
+        if !in_use {
             findings.push(check_port(config.listen_addr()));
         }
     }
     findings.extend(check_disk(dir.root()));
-    check_database(dir, known, running, findings);
+    check_database(dir, known, in_use, findings);
 }
 
 fn check_buffers(granted: std::io::Result<(usize, usize)>) -> Finding {
@@ -127,7 +127,7 @@ fn disk(free: u64) -> Finding {
 }
 
 /// Opens the database as a start would; only while no process has it, and only if it exists.
-fn check_database(dir: &DataDir, known: &Known, running: bool, findings: &mut Vec<Finding>) {
+fn check_database(dir: &DataDir, known: &Known, in_use: bool, findings: &mut Vec<Finding>) {
     let about = "database";
     let path = dir.database();
     let Ok(bytes) = std::fs::metadata(&path).map(|file| file.len()) else {
@@ -137,7 +137,7 @@ fn check_database(dir: &DataDir, known: &Known, running: bool, findings: &mut Ve
         ));
     };
     let size = output::bytes(bytes);
-    if running {
+    if in_use {
         return findings.push(Finding::good(
             about,
             format!("in use by the running node, {size}"),
@@ -148,13 +148,6 @@ fn check_database(dir: &DataDir, known: &Known, running: bool, findings: &mut Ve
     };
     let lock = match DataDirLock::take(dir) {
         Ok(lock) => lock,
-        Err(FilesError::InUse { .. }) => {
-            let sentence =
-                "another timed process uses the data directory, but its RPC does not answer";
-            let next =
-                "wait if it is just starting; otherwise look at its log, and end that process";
-            return findings.push(Finding::fault(about, sentence, next));
-        }
         Err(error) => return findings.push(Finding::error(about, &error)),
     };
     let opened = Store::open(Backend::File(path), genesis, StoreThreads::Inline);

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use timed::env::{SystemClock, WallClock};
-use timed::node::files::DataDir;
+use timed::node::files::{DataDir, DataDirLock};
 
 use super::client::Client;
 use super::{Environment, output};
@@ -80,22 +80,25 @@ impl Finding {
 pub(super) fn run(environment: &Environment) -> anyhow::Result<ExitCode> {
     let dir = DataDir::new(&environment.data_dir);
     let now_ms = SystemClock.now_ms();
+    // Before the node is asked: one that hangs holds its directory and its ports all the same.
+    let held = DataDirLock::is_held(&dir);
     let mut findings = Vec::new();
     let known = files::check(&dir, now_ms, &mut findings);
-    let client = Client::of(&environment.data_dir).ok();
+    let client = Client::for_view(&environment.data_dir).ok();
     let asked = client
         .as_ref()
-        .map(|client| network::Running::ask(client, &known));
+        .map(|client| network::Running::ask(client, &known, held));
     let running = asked.transpose().unwrap_or_else(|other| {
         findings.push(other);
         None
     });
     let running = running.flatten();
-    if running.is_none() {
+    let in_use = held || running.is_some();
+    if !in_use {
         files::check_state_file(&dir, &mut findings);
     }
-    machine::check(&dir, &known, running.is_some(), &mut findings);
-    network::check(&known, running.as_ref(), &mut findings);
+    machine::check(&dir, &known, in_use, &mut findings);
+    network::check(&known, running.as_ref(), in_use, &mut findings);
     let faults = findings.iter().filter(|one| one.level == Level::Fault);
     let code = ExitCode::from(u8::from(faults.count() > 0));
     if environment.json {

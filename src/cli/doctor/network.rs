@@ -30,8 +30,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Asks the node; `None` when none runs, and what is wrong when another one answers.
-    pub(super) fn ask(client: &Client, known: &Known) -> Result<Option<Self>, Finding> {
+    /// Asks the node; `None` when none runs, and what is wrong when another one answers, or none
+    /// although a process holds the data directory.
+    pub(super) fn ask(client: &Client, known: &Known, held: bool) -> Result<Option<Self>, Finding> {
         let asked = || -> anyhow::Result<Self> {
             Ok(Self {
                 network: client.get("getnetworkinfo")?,
@@ -47,6 +48,7 @@ impl Running {
                 None => Ok(Some(running)),
             },
             Err(error) if error.is::<OtherNode>() => Err(Finding::error("node", &error)),
+            Err(_) if held => Err(silent(client)),
             Err(_) => Ok(None),
         }
     }
@@ -68,8 +70,26 @@ impl Running {
     }
 }
 
-pub(super) fn check(known: &Known, running: Option<&Running>, findings: &mut Vec<Finding>) {
+fn silent(client: &Client) -> Finding {
+    Finding::fault(
+        "node",
+        format!(
+            "a timed process holds the data directory, so it runs, but its RPC at http://{} does not answer",
+            client.address()
+        ),
+        "wait if it is just starting or builds its database anew; otherwise see its log, and if it goes on with nothing, \
+         end that process and start it again",
+    )
+}
+
+pub(super) fn check(
+    known: &Known,
+    running: Option<&Running>,
+    in_use: bool,
+    findings: &mut Vec<Finding>,
+) {
     match running {
+        None if in_use => {}
         None => findings.push(Finding::note(
             "node",
             "it does not answer: its clock, its address as peers see it, and refusals cannot be told; \
