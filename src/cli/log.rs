@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use serde_json::json;
+use timed::config::Config;
 use timed::node::NodeFiles;
 use timed::node::files::{DataDir, load_config};
 use timed::rpc::LogControl;
@@ -59,10 +60,7 @@ impl Log {
     ) -> anyhow::Result<Arc<Self>> {
         let (text, source) = match asked {
             Some(filter) => (filter, "--log".to_owned()),
-            None => (
-                files.config.log.as_str(),
-                format!("log in {}", files.dir.config().display()),
-            ),
+            None => (files.config.log.as_str(), setting(&files.dir)),
         };
         let with_bar = bar.is_drawn();
         let parsed = parse(text, with_bar).context(source)?;
@@ -102,6 +100,16 @@ impl Log {
             tracing::error!(%reason, "what is logged stays as it was");
         }
     }
+}
+
+/// Whether a node could log what `timed.toml` says.
+pub(super) fn check_setting(dir: &DataDir, config: &Config) -> anyhow::Result<()> {
+    parse(&config.log, false).context(setting(dir)).map(drop)
+}
+
+/// How messages name the setting.
+fn setting(dir: &DataDir) -> String {
+    format!("log in {}", dir.config().display())
 }
 
 impl LogControl for Log {

@@ -69,6 +69,29 @@ pub enum StateFileError {
     },
 }
 
+/// Whether a masternode could start with the file as it is; a missing one is no error.
+pub fn check_state(
+    file: &dyn DurableFile,
+    genesis: &GenesisHash,
+    key: &ConsensusKey,
+) -> Result<(), StateFileError> {
+    read(file, genesis, key).map(drop)
+}
+
+fn read(
+    file: &dyn DurableFile,
+    genesis: &GenesisHash,
+    key: &ConsensusKey,
+) -> Result<Option<Written>, StateFileError> {
+    let content = file.load().map_err(|source| StateFileError::Io {
+        file: file.name(),
+        action: "read",
+        source,
+    })?;
+    let parse = |content: Vec<u8>| Written::parse(&content, genesis, key, &file.name());
+    content.map(parse).transpose()
+}
+
 /// The rules and what they remember.
 pub(super) struct Guard {
     file: Arc<dyn DurableFile>,
@@ -113,17 +136,8 @@ impl Guard {
         unsafe_sign: bool,
     ) -> Result<Self, StateFileError> {
         let reader = file.clone();
-        let content =
-            offload
-                .run(move || reader.load())
-                .await
-                .map_err(|source| StateFileError::Io {
-                    file: file.name(),
-                    action: "read",
-                    source,
-                })?;
-        let content = content.map(|content| Written::parse(&content, &genesis, &key, &file.name()));
-        let written = content.transpose()?;
+        let reading = move || read(&*reader, &genesis, &key);
+        let written = offload.run(reading).await?;
         let height = written.map(|written| written.height);
         let blocked = height.filter(|height| *height > tip.next()).map(|height| {
             let why = format!(

@@ -51,7 +51,7 @@ use crate::store::{StoreError, Wal};
 use crate::types::{ConsensusKey, Height, Round, ValidatorSet, codec};
 use book::Evidence;
 pub use engine::EngineError;
-pub use guard::StateFileError;
+pub use guard::{StateFileError, check_state};
 use ports::NodePorts;
 
 /// What consensus is given.

@@ -11,6 +11,8 @@ use super::tasks::Tasks;
 use super::{NodeError, bans, peers};
 use crate::chain::Chain;
 use crate::config::{Config, NodeFacts};
+use crate::consensus::check_state;
+use crate::env::DurableFile;
 use crate::net::{
     self, ConsensusEvent, Identity, Inbound, NetEnvironment, NetHandle, NetTiming, SyncServe,
     TransactionsEvent,
@@ -38,6 +40,7 @@ pub(super) struct BaseParts {
     pub timing: NetTiming,
     pub backend: Backend,
     pub threads: StoreThreads,
+    pub consensus_state: Arc<dyn DurableFile>,
     pub net: NetEnvironment,
 }
 
@@ -60,6 +63,13 @@ impl Base {
         let opening = move || Store::open(backend, genesis, threads);
         let store = offload.run(opening).await?;
         let chain = Chain::open(parts.genesis, store.clone(), offload).await?;
+        if let Some(own) = parts.own_masternode {
+            // Before the network starts, and before anybody is told that the node runs.
+            let (state, genesis) = (parts.consensus_state, chain.genesis_hash());
+            let key = chain.genesis().masternodes[own].consensus_key;
+            let checking = move || check_state(&*state, &genesis, &key);
+            offload.run(checking).await?;
+        }
 
         let own_record = parts
             .own_masternode

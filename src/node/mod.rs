@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chain::{Chain, ChainError};
 use crate::config::AGENT;
-use crate::consensus::{self, ConsensusHandle, ConsensusParts};
+use crate::consensus::{self, ConsensusHandle, ConsensusParts, StateFileError};
 use crate::mempool::{self, Mempool};
 use crate::net::{self, Identity, NetError, NetHandle};
 use crate::rpc::{self, NodeDescription, RpcContext, RpcError};
@@ -115,6 +115,9 @@ pub enum NodeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// `consensus.state` cannot be used.
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
     /// The network could not start.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -160,6 +163,7 @@ impl Node {
             timing: environment.timing,
             backend: environment.store,
             threads: environment.store_threads,
+            consensus_state: environment.consensus_state.clone(),
             net: net::NetEnvironment {
                 socket: environment.socket,
                 runtime: environment.runtime,

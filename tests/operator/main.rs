@@ -3,6 +3,7 @@
 
 mod commands;
 mod doctor;
+mod faults;
 mod methods;
 mod page;
 mod payment;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use timed::config::Config;
+use timed::consensus::{StateFileError, check_state};
 use timed::env::{DurableFile, FileOnDisk};
 use timed::net::identity::{CertificateInfo, inspect_certificate};
 use timed::net::{Identity, PinPolicy};
@@ -15,7 +16,7 @@ use timed::node::keys;
 use timed::node::wallet::file::{WalletFile, WalletFileError};
 use timed::types::{ConsensusKey, Genesis, MasternodeDirectory, NodeId, PeerIp};
 
-use super::super::output;
+use super::super::{log, output};
 use super::Finding;
 
 /// Below this many days a certificate's end is worth a word.
@@ -35,11 +36,7 @@ pub(super) fn check(dir: &DataDir, now_ms: u64, findings: &mut Vec<Finding>) -> 
     let mut known = Known::default();
     match load_config(dir) {
         Ok(config) => {
-            let listen = config.listen_addr();
-            findings.push(Finding::good(
-                "settings",
-                format!("timed.toml is whole; this node listens on {listen}"),
-            ));
+            findings.push(settings(dir, &config));
             known.config = Some(config);
         }
         Err(error) => findings.push(Finding::error("settings", &error)),
@@ -59,8 +56,17 @@ pub(super) fn check(dir: &DataDir, now_ms: u64, findings: &mut Vec<Finding>) -> 
         Err(error) => findings.push(Finding::error("genesis", &error)),
     }
     let pin = check_identity(dir, now_ms, findings);
-    let key = check_secret_keys(dir, findings);
-    if let Some(genesis) = known.genesis.clone() {
+    let directory = known
+        .genesis
+        .as_ref()
+        .map(|genesis| load_directory(dir, genesis));
+    let recorded = match (&directory, &pin) {
+        (Some(Ok(directory)), Some(pin)) => directory.by_pin(pin).map(|(_, record)| &*record.name),
+        _ => None,
+    };
+    let key = check_consensus_key(dir, recorded, findings);
+    check_wallet_key(dir, findings);
+    if let (Some(genesis), Some(directory)) = (known.genesis.clone(), directory) {
         let position = |key| {
             genesis
                 .masternodes
@@ -68,7 +74,7 @@ pub(super) fn check(dir: &DataDir, now_ms: u64, findings: &mut Vec<Finding>) -> 
                 .position(|one| one.consensus_key == key)
         };
         known.own = key.and_then(position);
-        match load_directory(dir, &genesis) {
+        match directory {
             Ok(directory) => {
                 check_own(dir, &genesis, &directory, (key, pin), findings);
                 check_records(dir, &genesis, &directory, findings);
@@ -79,6 +85,20 @@ pub(super) fn check(dir: &DataDir, now_ms: u64, findings: &mut Vec<Finding>) -> 
         }
     }
     known
+}
+
+/// Of settings that could be read.
+fn settings(dir: &DataDir, config: &Config) -> Finding {
+    match log::check_setting(dir, config) {
+        Ok(()) => Finding::good(
+            "settings",
+            format!(
+                "timed.toml is whole; this node listens on {}",
+                config.listen_addr()
+            ),
+        ),
+        Err(error) => Finding::error("settings", &format!("{error:#}")),
+    }
 }
 
 /// The node key, its certificate, and the dates in it.
@@ -157,27 +177,44 @@ fn dates(certificate: &CertificateInfo, now: i64) -> Finding {
     )
 }
 
-/// The consensus key and the wallet's; gives the public half of the former.
-fn check_secret_keys(dir: &DataDir, findings: &mut Vec<Finding>) -> Option<ConsensusKey> {
+/// Gives its public half. `recorded` is the masternode whose record names the node key.
+fn check_consensus_key(
+    dir: &DataDir,
+    recorded: Option<&str>,
+    findings: &mut Vec<Finding>,
+) -> Option<ConsensusKey> {
     let about = "consensus key";
-    let consensus = match exists(&dir.consensus_key()) {
-        false => {
-            let sentence =
-                "there is none: this is a full node, which follows the chain and does not vote";
-            findings.push(Finding::note(about, sentence));
+    let path = dir.consensus_key();
+    if !exists(&path) {
+        findings.push(match recorded {
+            Some(name) => Finding::fault(
+                about,
+                format!(
+                    "{} is missing, but node.key is the one of masternode {name}: the node does not start",
+                    path.display()
+                ),
+                "restore the consensus key from your backup",
+            ),
+            None => Finding::note(
+                about,
+                "there is none: this is a full node, which follows the chain and does not vote",
+            ),
+        });
+        return None;
+    }
+    match keys::read_key(&path) {
+        Ok(key) => {
+            findings.push(Finding::good(about, "readable by its owner only"));
+            Some(ConsensusKey::from(&key))
+        }
+        Err(error) => {
+            findings.push(Finding::error(about, &error));
             None
         }
-        true => match keys::read_key(&dir.consensus_key()) {
-            Ok(key) => {
-                findings.push(Finding::good(about, "readable by its owner only"));
-                Some(ConsensusKey::from(&key))
-            }
-            Err(error) => {
-                findings.push(Finding::error(about, &error));
-                None
-            }
-        },
-    };
+    }
+}
+
+fn check_wallet_key(dir: &DataDir, findings: &mut Vec<Finding>) {
     let about = "wallet key";
     match WalletFile::open(&dir.wallet_key()) {
         Ok(wallet) => {
@@ -190,7 +227,6 @@ fn check_secret_keys(dir: &DataDir, findings: &mut Vec<Finding>) -> Option<Conse
         Err(WalletFileError::Missing { .. }) => {}
         Err(error) => findings.push(Finding::error(about, &error)),
     }
-    consensus
 }
 
 /// This node among the masternodes.
@@ -339,14 +375,37 @@ impl DurableFile for LeftAsItIs {
 }
 
 /// Of a stopped node; one that runs says itself whether it signs.
-pub(super) fn check_state_file(dir: &DataDir, findings: &mut Vec<Finding>) {
+pub(super) fn check_state_file(dir: &DataDir, known: &Known, findings: &mut Vec<Finding>) {
+    let about = "signing";
+    if let (Some(genesis), Some(own)) = (&known.genesis, known.own) {
+        let key = &genesis.masternodes[own].consensus_key;
+        let file = FileOnDisk(dir.consensus_state());
+        if let Err(error) = check_state(&file, &genesis.hash(), key) {
+            return findings.push(unusable_state(&error));
+        }
+    }
     let voted = exists(&dir.consensus_key()) && exists(&dir.database());
     if exists(&dir.consensus_state()) || !voted {
         return;
     }
     let sentence = "consensus.state is missing beside an existing chain: unless this masternode never signed, it will sign nothing until it has seen a height become final live";
     let next = "let it run; never restore an old consensus.state beside a running network";
-    findings.push(Finding::warning("signing", sentence, next));
+    findings.push(Finding::warning(about, sentence, next));
+}
+
+fn unusable_state(error: &StateFileError) -> Finding {
+    let next = match error {
+        StateFileError::Io { .. } => {
+            "let the node's user read it; if it is no file, move it away: the node then signs nothing until it has \
+             seen a height become final live"
+        }
+        StateFileError::Foreign { .. } => {
+            "put the genesis.toml and the consensus.key back that it was made with"
+        }
+        // Its sentence says what to do.
+        StateFileError::Damaged { .. } => return Finding::error("signing", error),
+    };
+    Finding::fault("signing", error.to_string(), next)
 }
 
 fn exists(path: &Path) -> bool {

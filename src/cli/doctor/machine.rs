@@ -1,6 +1,7 @@
 //! What the machine allows: the port, socket buffers, disk, and the database while nobody uses it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,14 +22,16 @@ pub(super) fn check(dir: &DataDir, known: &Known, in_use: bool, findings: &mut V
     if let Some(config) = &known.config {
         findings.push(check_buffers(granted_buffers(config.listen_addr())));
         if !in_use {
-            findings.push(check_port(config.listen_addr()));
+            let (udp, tcp) = (config.listen_addr(), config.rpc_addr());
+            findings.push(check_port(&UDP, udp, UdpSocket::bind(udp).err()));
+            findings.push(check_port(&TCP, tcp, TcpListener::bind(tcp).err()));
         }
     }
     findings.extend(check_disk(dir.root()));
     check_database(dir, known, in_use, findings);
 }
 
-fn check_buffers(granted: std::io::Result<(usize, usize)>) -> Finding {
+fn check_buffers(granted: io::Result<(usize, usize)>) -> Finding {
     let about = "socket buffers";
     match granted {
         Ok((receive, send)) => buffers(receive, send),
@@ -59,7 +62,7 @@ fn buffers(receive: usize, send: usize) -> Finding {
 }
 
 /// What a socket gets when it asks as the node's does.
-fn granted_buffers(listen: SocketAddr) -> std::io::Result<(usize, usize)> {
+fn granted_buffers(listen: SocketAddr) -> io::Result<(usize, usize)> {
     let socket = Socket::new(
         Domain::for_address(listen),
         Type::DGRAM,
@@ -75,29 +78,61 @@ fn granted_buffers(listen: SocketAddr) -> std::io::Result<(usize, usize)> {
     ))
 }
 
-/// Whether the node could bind its port.
-fn check_port(listen: SocketAddr) -> Finding {
-    let about = "UDP port";
-    match UdpSocket::bind(listen) {
-        Ok(_) => Finding::good(about, format!("{listen} is free")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Finding::fault(
+/// A port that the node opens when it starts.
+struct Port {
+    about: &'static str,
+    ip_key: &'static str,
+    port_key: &'static str,
+    /// What to do when the machine has no such address.
+    address_step: &'static str,
+}
+
+/// For peers.
+const UDP: Port = Port {
+    about: "UDP port",
+    ip_key: "listen_ip",
+    port_key: "listen_port",
+    address_step: "set listen_ip in timed.toml to one that it has, or to 0.0.0.0",
+};
+
+/// For the RPC.
+const TCP: Port = Port {
+    about: "TCP port",
+    ip_key: "rpc_ip",
+    port_key: "rpc_port",
+    address_step: "set rpc_ip in timed.toml to one that it has, such as 127.0.0.1",
+};
+
+/// Whether the node could bind a port: what the system says to that.
+fn check_port(port: &Port, address: SocketAddr, error: Option<io::Error>) -> Finding {
+    let Port {
+        about,
+        ip_key,
+        port_key,
+        ..
+    } = port;
+    let Some(error) = error else {
+        return Finding::good(about, format!("{address} is free"));
+    };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Finding::fault(
             about,
             format!(
-                "another program has UDP port {} of {}",
-                listen.port(),
-                listen.ip()
+                "another program has {about} {} of {}",
+                address.port(),
+                address.ip()
             ),
-            "stop it, or change listen_port in timed.toml",
+            format!("stop it, or change {port_key} in timed.toml"),
         ),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => Finding::fault(
+        io::ErrorKind::AddrNotAvailable => Finding::fault(
             about,
-            format!("{} is not an address of this machine", listen.ip()),
-            "set listen_ip in timed.toml to one that it has, or to 0.0.0.0",
+            format!("{} is not an address of this machine", address.ip()),
+            port.address_step,
         ),
-        Err(error) => Finding::fault(
+        _ => Finding::fault(
             about,
-            format!("{listen} cannot be opened: {error}"),
-            "see what the system says, and change listen_ip or listen_port in timed.toml",
+            format!("{address} cannot be opened: {error}"),
+            format!("see what the system says, and change {ip_key} or {port_key} in timed.toml"),
         ),
     }
 }
@@ -181,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_the_system_does_not_tell_is_said_too() {
-        let unmeasured = check_buffers(Err(std::io::Error::other("no such socket")));
+        let unmeasured = check_buffers(Err(io::Error::other("no such socket")));
         assert_eq!(unmeasured.level, Level::Note);
         assert!(
             unmeasured
@@ -197,8 +232,18 @@ mod tests {
             "{unread:?}"
         );
         assert!(check_disk(&folder.path().join("missing")).is_none());
+        for port in [&UDP, &TCP] {
+            let address: SocketAddr = "192.0.2.1:1".parse().unwrap();
+            let foreign = check_port(port, address, Some(io::ErrorKind::AddrNotAvailable.into()));
+            assert_eq!(
+                foreign.sentence,
+                "192.0.2.1 is not an address of this machine"
+            );
+            assert!(foreign.next.unwrap().contains(port.ip_key));
+        }
         // A link's own address, without the link: no system opens it.
-        let no_link = check_port("[fe80::1]:24200".parse().unwrap());
+        let link: SocketAddr = "[fe80::1]:24200".parse().unwrap();
+        let no_link = check_port(&UDP, link, UdpSocket::bind(link).err());
         assert_eq!(no_link.level, Level::Fault);
         assert!(no_link.sentence.contains("cannot be opened"), "{no_link:?}");
     }

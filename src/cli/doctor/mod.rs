@@ -95,7 +95,7 @@ pub(super) fn run(environment: &Environment) -> anyhow::Result<ExitCode> {
     let running = running.flatten();
     let in_use = held || running.is_some();
     if !in_use {
-        files::check_state_file(&dir, &mut findings);
+        files::check_state_file(&dir, &known, &mut findings);
     }
     machine::check(&dir, &known, in_use, &mut findings);
     network::check(&known, running.as_ref(), in_use, &mut findings);
