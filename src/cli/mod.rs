@@ -120,13 +120,11 @@ struct Environment {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
-    match dispatch(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            output::failure(&error, json);
-            ExitCode::FAILURE
-        }
-    }
+    let code = dispatch(cli).unwrap_or_else(|error| {
+        output::failure(&error, json);
+        ExitCode::FAILURE
+    });
+    output::exit_code(code)
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -166,8 +164,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows a view of the node again and again, until it is interrupted. A node that is away meanwhile
-/// is said and waited for.
+/// Shows a view of the node again and again, until it is interrupted or nobody reads it. A node that
+/// is away meanwhile is said and waited for.
 fn watch(context: &Environment, command: &Command) -> anyhow::Result<ExitCode> {
     let show = || match command {
         Command::Status => status::run(context),
@@ -183,6 +181,9 @@ fn watch(context: &Environment, command: &Command) -> anyhow::Result<ExitCode> {
         output::clear_screen();
         if let Err(error) = show() {
             output::failure(&error, context.json);
+        }
+        if output::is_closed() {
+            return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(WATCH_INTERVAL);
     }

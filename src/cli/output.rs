@@ -1,6 +1,8 @@
 //! What people and programs read: tables within 100 columns, or one JSON value.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,20 +12,38 @@ pub(super) use timed::types::time::span as duration;
 /// The widest line of a table.
 const MAX_COLUMNS: usize = 100;
 
-/// Prints a line to the standard output. A reader that has gone away is not an error of the command.
+/// Why the standard output takes no more lines, once it does not.
+static CLOSED: OnceLock<io::ErrorKind> = OnceLock::new();
+
+/// Prints a line to the standard output. What a command does goes on when nobody reads it any more.
 pub(super) fn line(text: impl AsRef<str>) {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     let written = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
     if let Err(error) = written
-        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && CLOSED.set(error.kind()).is_ok()
+        && error.kind() != io::ErrorKind::BrokenPipe
     {
         eprintln!("timed: the standard output cannot be written: {error}");
     }
 }
 
+/// Whether the standard output takes no more lines.
+pub(super) fn is_closed() -> bool {
+    CLOSED.get().is_some()
+}
+
+/// How a command ended, with what became of its lines. A reader that has gone away had enough; any
+/// other reason is a failure, since somebody lacks what was said.
+pub(super) fn exit_code(done: ExitCode) -> ExitCode {
+    match CLOSED.get() {
+        None | Some(io::ErrorKind::BrokenPipe) => done,
+        Some(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Empties the screen of a terminal; elsewhere nothing.
 pub(super) fn clear_screen() {
-    if std::io::stdout().is_terminal() {
+    if io::stdout().is_terminal() {
         line("\x1b[2J\x1b[H");
     }
 }
@@ -145,7 +165,7 @@ pub(super) fn dim(text: &str) -> String {
 fn coloured(text: &str, code: &str) -> String {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let dumb = set("TERM").is_some_and(|term| term == "dumb");
-    let wanted = std::io::stdout().is_terminal() && !dumb && set("NO_COLOR").is_none();
+    let wanted = io::stdout().is_terminal() && !dumb && set("NO_COLOR").is_none();
     match wanted {
         true => format!("\x1b[{code}m{text}\x1b[0m"),
         false => text.to_owned(),

@@ -276,6 +276,26 @@ fn bad_input_to_every_command_gets_a_sentence_and_a_code_and_changes_nothing() {
     assert_eq!(node.exit_code(), Some(0));
 }
 
+#[test]
+fn an_output_that_cannot_be_written_is_a_failure() {
+    let place = Place::new();
+    place.must("init --data-dir a --network dev --name alpha --ip 127.0.8.12");
+    for arguments in ["cert show --data-dir a", "cert show --data-dir a --json"] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_timed"))
+            .args(arguments.split(' '))
+            .current_dir(place.path(""))
+            .stdout(full)
+            .output()
+            .unwrap();
+        assert_eq!(done.status.code(), Some(1), "{arguments}");
+        assert_eq!(
+            String::from_utf8(done.stderr).unwrap(),
+            "timed: the standard output cannot be written: No space left on device (os error 28)\n"
+        );
+    }
+}
+
 /// A command without a row above fails here.
 #[test]
 fn every_command_of_the_help_is_tried() {

@@ -176,7 +176,8 @@ fn a_watched_view_is_shown_again_and_waits_for_a_node_that_is_away() {
     use std::process::{Command, Stdio};
 
     let place = Place::with_masternodes(&[("alpha", "127.0.8.4")]);
-    let mut watching = Command::new(env!("CARGO_BIN_EXE_timed"))
+    let program = env!("CARGO_BIN_EXE_timed");
+    let mut watching = Command::new(program)
         .args(["peers", "--watch", "--json", "--data-dir", "alpha"])
         .current_dir(place.path(""))
         .stdout(Stdio::piped())
@@ -198,6 +199,14 @@ fn a_watched_view_is_shown_again_and_waits_for_a_node_that_is_away() {
     assert!(next()["connected"].is_array());
     watching.kill().unwrap();
     watching.wait().unwrap();
+
+    // Once nobody reads it, it ends.
+    for json in ["", "--json"] {
+        let piped = format!("{program} status --watch {json} --data-dir alpha | head -n 1");
+        let mut shell = Command::new("/bin/sh");
+        let shell = shell.args(["-c", &piped]).current_dir(place.path(""));
+        assert!(!shell.output().unwrap().stdout.is_empty());
+    }
 
     let done = place.run("stop --watch --data-dir alpha");
     assert_eq!(done.code, 2, "{}", done.stderr);
