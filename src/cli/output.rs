@@ -65,13 +65,25 @@ pub(super) struct Failure {
 
 /// Prints why a command failed.
 pub(super) fn failure(error: &anyhow::Error, as_json: bool) {
-    eprintln!("timed: {error:#}");
+    let sentence = sentence(error);
+    eprintln!("timed: {sentence}");
     if as_json {
         let failure = error.downcast_ref::<Failure>();
         let mut value = failure.map_or(json!({}), |failure| failure.facts.clone());
-        value["error"] = json!(format!("{error:#}"));
+        value["error"] = json!(sentence);
         line(value.to_string());
     }
+}
+
+/// An error and its causes; a cause that is part of what has been said is not said again.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// Names and values, the values under each other.
@@ -211,6 +223,27 @@ pub(super) fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{path}: {source}")]
+        struct Unread {
+            path: &'static str,
+            source: io::Error,
+        }
+        let unread = Unread {
+            path: "i3/certs",
+            source: io::Error::from_raw_os_error(17),
+        };
+        let error = anyhow::Error::from(unread);
+        assert_eq!(sentence(&error), "i3/certs: File exists (os error 17)");
+        let error = error.context("nothing was installed");
+        assert_eq!(
+            sentence(&error),
+            "nothing was installed: i3/certs: File exists (os error 17)"
+        );
+    }
 
     #[test]
     fn one_is_not_many() {

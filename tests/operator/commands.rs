@@ -296,6 +296,18 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     }
 }
 
+#[test]
+fn an_error_says_its_cause_once() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.12")]);
+    std::fs::create_dir(place.path("i3")).unwrap();
+    std::fs::write(place.path("i3/certs"), "").unwrap();
+    let arguments = "genesis install --genesis genesis.toml --certs public --data-dir i3";
+    let sentence = "i3/certs/alpha.masternode.toml: Not a directory (os error 20)";
+    assert_eq!(place.run(arguments).stderr, format!("timed: {sentence}\n"));
+    let json = place.run(&format!("{arguments} --json")).json();
+    assert_eq!(json["error"], sentence);
+}
+
 /// A command without a row above fails here.
 #[test]
 fn every_command_of_the_help_is_tried() {
