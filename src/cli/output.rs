@@ -86,17 +86,17 @@ fn sentence(error: &anyhow::Error) -> String {
     said
 }
 
-/// Names and values, the values under each other.
+/// Names and values, the values under each other, in as many lines as they need.
 pub(super) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = facts
         .iter()
-        .map(|(name, value)| format!("{name:width$}  {value}"));
+        .map(|(name, value)| format!("{name:width$}  {}", wrap(value, width + 2)));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A table: columns as wide as their content; the last one is cut to keep lines short. The first
-/// column is painted, once everything has its place.
+/// A table: columns as wide as their content; the last one takes as many lines as it needs. The
+/// first column is painted, once everything has its place.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>], paint: Paint) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
@@ -104,12 +104,17 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>], paint: Paint) -> Stri
             cells.chain([header[column].len()]).max().unwrap_or(0)
         })
         .collect();
+    let before_last = header.len().saturating_sub(1);
+    let indent = widths[..before_last].iter().map(|width| width + 2).sum();
     let line = |row: &[String]| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"));
-        shorten(cells.collect::<Vec<_>>().join("  ").trim_end(), MAX_COLUMNS)
+        let cells = row[..before_last].iter().zip(&widths);
+        let cells = cells.map(|(cell, &width)| format!("{cell:width$}  "));
+        let last = row
+            .last()
+            .map_or_else(String::new, |last| wrap(last, indent));
+        let text = cells.collect::<String>() + &last;
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        lines.join("\n")
     };
     let header: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
     let mut lines = vec![dim(&line(&header))];
@@ -135,22 +140,42 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     format!("{kept}...")
 }
 
-/// A text in lines within the width of a table; all but the first are indented.
+/// A text in lines within the width of a table; all but the first are indented. A word that does not
+/// fit behind the indent, such as a hash, stays whole for whoever copies it: it begins further left.
 pub(super) fn wrap(text: &str, indent: usize) -> String {
     let width = MAX_COLUMNS.saturating_sub(indent).max(20);
+    if columns(text) <= width {
+        return text.to_owned();
+    }
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("there is one from the start");
-        if line.is_empty() {
+        if line.is_empty() && columns(word) <= width {
             line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
+        } else if !line.is_empty() && columns(line) + 1 + columns(word) <= width {
             line.push(' ');
             line.push_str(word);
         } else {
             lines.push(word.to_owned());
         }
     }
-    lines.join(&format!("\n{:indent$}", ""))
+    let mut wrapped = lines.remove(0);
+    for line in &lines {
+        let indent = indent.min(MAX_COLUMNS.saturating_sub(columns(line)));
+        wrapped += &format!("\n{:indent$}{line}", "");
+    }
+    wrapped
+}
+
+/// How wide a text is on the screen: its colours take no room.
+fn columns(text: &str) -> usize {
+    let mut in_colour = false;
+    let shown = text.chars().filter(|&c| {
+        let colour = in_colour || c == '\x1b';
+        in_colour = colour && c != 'm';
+        !colour
+    });
+    shown.count()
 }
 
 /// Good.
@@ -255,19 +280,40 @@ mod tests {
     fn tables_align_and_stay_within_their_width() {
         let rows = vec![
             vec!["127.0.0.1".into(), "ok".into()],
-            vec!["::1".into(), "x".repeat(200)],
+            vec!["::1".into(), "word ".repeat(30) + &"x".repeat(95)],
+            vec!["::2".into(), "y".repeat(95)],
         ];
         let painted = table(&["IP", "WHY"], &rows, |text| format!("<{text}>"));
         assert!(
-            painted.contains("\n<127.0.0.1>  ok\n<::1>        xxx"),
+            painted.contains("\n<127.0.0.1>  ok\n<::1>        word"),
             "{painted}"
         );
         let text = table(&["IP", "WHY"], &rows, str::to_owned);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "IP         WHY");
         assert_eq!(lines[1], "127.0.0.1  ok");
-        assert_eq!(lines[2].chars().count(), MAX_COLUMNS);
-        assert!(lines[2].ends_with("..."));
+        assert!(lines[3].starts_with("           word word"), "{text}");
+        // What does not fit behind the first column is whole, and as far right as it can be.
+        assert_eq!(lines[4], format!("     {}", "x".repeat(95)));
+        assert_eq!(lines[5..], ["::2", &format!("     {}", "y".repeat(95))]);
+        let said = text.split_whitespace();
+        assert_eq!(said.filter(|one| *one == "word").count(), 30);
+    }
+
+    #[test]
+    fn facts_take_as_many_lines_as_they_need_whatever_their_colour() {
+        let value = "word ".repeat(30).trim_end().to_owned();
+        let red = format!("\x1b[1;31m{value}\x1b[0m");
+        assert_eq!((columns(&red), columns("")), (149, 0));
+        let plain = facts(&[("a", "b  c".into()), ("long", value)]);
+        let lines: Vec<&str> = plain.lines().collect();
+        assert_eq!(lines[0], "a     b  c");
+        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("      word"), "{plain}");
+        assert!(lines.iter().all(|line| line.len() <= MAX_COLUMNS));
+        let painted = facts(&[("a", "b  c".into()), ("long", red)]);
+        assert_eq!(columns(&painted), columns(&plain));
+        assert_eq!(painted.lines().count(), 3);
     }
 
     #[test]

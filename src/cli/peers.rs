@@ -248,21 +248,33 @@ mod tests {
             "rtt": { "last_us": 1_234 }, "tip_height": 9, "bytes_sent": 10, "bytes_received": 20_000,
             "slow": true, "reconnects": 0,
         }]);
+        let hash = "270ce7a222a1".repeat(5) + "abcd";
+        let why = format!(
+            "dialed again in 9 s; last: wrong_genesis: 127.77.1.2 has genesis {hash}, this node {hash}"
+        );
         let known = json!([
             { "ip": "127.0.0.2", "name": "beta", "connected": true, "explanation": "connected" },
-            { "ip": "127.0.0.3", "name": null, "connected": false, "explanation": "w".repeat(120) },
+            { "ip": "127.0.0.3", "name": null, "connected": false, "explanation": why },
         ]);
         let banned = json!([
             { "address": "127.0.0.9", "time_remaining": 61, "by": "operator", "reason": "a test" },
         ]);
-        let shown = describe(&connected, &known, &json!([]), &banned, 62_000);
+        let refused = json!([
+            { "ip": "127.0.0.4", "direction": "inbound", "time_ms": 1_000, "code": "pin_mismatch", "reason": why },
+        ]);
+        let shown = describe(&connected, &known, &refused, &banned, 62_000);
         let lines: Vec<&str> = shown.lines().collect();
         assert!(
             lines[1].contains("127.0.0.2  beta  out  1 min 1 s  1.2"),
             "{shown}"
         );
         assert!(lines[1].ends_with("20 kB     slow"), "{shown}");
-        assert!(lines[4].starts_with("127.0.0.3      -     www"), "{shown}");
+        assert!(
+            lines[4].starts_with("127.0.0.3      -     dialed again in 9 s; last: wrong_genesis:"),
+            "{shown}"
+        );
+        // Whoever compares has both, twice: of the peer that is away and of the one refused.
+        assert_eq!(shown.matches(&hash).count(), 4, "{shown}");
         assert!(
             shown.contains("127.0.0.9  1 min 1 s  operator  a test"),
             "{shown}"

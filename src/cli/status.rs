@@ -5,9 +5,6 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::{Environment, output};
 
-/// Where the values of the facts begin, in columns.
-const FACT_INDENT: usize = 10;
-
 /// The node's answers, as they are.
 struct Status {
     chain: Value,
@@ -75,7 +72,7 @@ impl Status {
             ("height", text(&self.chain["blocks"])),
             ("block", text(&self.chain["bestblockhash"])),
             ("peers", self.peers()),
-            ("sync", self.sync()),
+            ("sync", text(&self.sync["sentence"])),
         ];
         if masternode {
             let quorum = text(&self.consensus["quorum"]);
@@ -111,12 +108,10 @@ impl Status {
         if missing.is_empty() {
             return format!("{connected} connected");
         }
-        let names = output::shorten(&missing.join(", "), 50);
-        format!("{connected} connected, not: {names} (timed peers says why)")
-    }
-
-    fn sync(&self) -> String {
-        output::wrap(&text(&self.sync["sentence"]), FACT_INDENT)
+        format!(
+            "{connected} connected, not: {} (timed peers says why)",
+            missing.join(", ")
+        )
     }
 
     fn deciding(&self) -> String {
@@ -228,10 +223,44 @@ mod tests {
             "signing   NO: consensus.state is missing",
             "deciding  height 8, round 3, proposer beta",
             "sync      at the tip",
-            "record    serial 2, two pins: a rotation is under way; NOT held by beta (not connected), \
-             gamma (holds 1)",
+            "record    serial 2, two pins: a rotation is under way; NOT held by beta (not connected), gamma\n\
+            \u{20}         (holds 1)",
         ] {
             assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn many_masternodes_that_are_away_are_all_named_within_100_columns() {
+        let names: Vec<String> = (1..=12).map(|one| format!("masternode-{one}")).collect();
+        let known = names
+            .iter()
+            .map(|name| json!({ "ip": "127.0.0.2", "name": name }));
+        let masternodes = names.iter().map(|name| json!({ "name": name }));
+        let missing = names.join(", ");
+        let status = Status {
+            chain: json!({}),
+            network: json!({ "connections": 0 }),
+            known: known.collect(),
+            consensus: json!({
+                "masternode": true,
+                "quorum": format!("no quorum: power 1 of 13, missing: {missing}"),
+                "not_signing": "word ".repeat(40),
+            }),
+            masternode: json!({ "record": { "serial": 2, "pins": [] } }),
+            masternodes: masternodes.collect(),
+            peers: json!([]),
+            sync: json!({ "sentence": "word ".repeat(40) }),
+            uptime: json!(65),
+        };
+        let text = status.describe();
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let text = words.join(" ");
+        assert!(text.contains(&missing), "{text}");
+        for name in names {
+            assert!(text.contains(&format!("{name} (127.0.0.2)")), "{text}");
+            assert!(text.contains(&format!("{name} (not connected)")), "{text}");
         }
     }
 }

@@ -35,7 +35,7 @@ fn describe(sync: &Value) -> String {
         match (peers.is_empty(), behind) {
             (true, 0) => "nothing is missing".into(),
             (true, _) => "from nobody: no connected peer serves them now".into(),
-            (false, _) => output::wrap(&format!("from {}", peers.join(", ")), 10),
+            (false, _) => format!("from {}", peers.join(", ")),
         },
     ));
     facts.push((
@@ -102,7 +102,7 @@ mod tests {
             "blocks_per_s": 24.5, "seconds_left": 306, "synced_blocks": 2_500,
             "set_aside": [["127.0.0.33", "no progress for 20 s"]],
             "replaced": [
-                ["127.0.0.2", "w".repeat(120)],
+                ["127.0.0.2", "word ".repeat(24)],
                 ["127.0.0.33", "no progress for 20 s"],
             ],
         });
@@ -112,7 +112,7 @@ mod tests {
             "behind    7500 blocks, about 5 min 6 s left at 24.5 blocks/s",
             "[##########------------------------------] 25 %",
             "fetching  from 127.0.0.2, 127.0.0.3",
-            "127.0.0.33  set aside     no progress for 20 s\n127.0.0.2   was replaced  www",
+            "127.0.0.33  set aside     no progress for 20 s\n127.0.0.2   was replaced  word word",
         ] {
             assert!(shown.contains(expected), "{expected}: {shown}");
         }
