@@ -27,7 +27,8 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Value, CallError>> +
 pub(super) struct Method<C> {
     pub(super) name: &'static str,
     pub(super) access: Access,
-    /// Names of the parameters, in their order by position.
+    /// Names of the parameters, in their order by position; others that it goes by, as in Bitcoin,
+    /// stand behind the first: `block|blockhash`.
     pub(super) params: &'static [&'static str],
     /// One sentence.
     pub(super) help: &'static str,
@@ -86,6 +87,10 @@ impl CallError {
         Self::new(-5, detail)
     }
 
+    pub(super) fn out_of_range(detail: impl Into<String>) -> Self {
+        Self::new(-8, detail)
+    }
+
     pub(super) fn cannot_decode(detail: impl Into<String>) -> Self {
         Self::new(-22, detail)
     }
@@ -97,6 +102,16 @@ impl CallError {
     pub(super) fn not_connected(detail: impl Into<String>) -> Self {
         Self::new(-29, detail)
     }
+
+    /// An address that is none, or one that is not banned.
+    pub(super) fn wrong_address(detail: impl Into<String>) -> Self {
+        Self::new(-30, detail)
+    }
+}
+
+/// The name by which a parameter is shown and kept.
+pub(super) fn first_name(names: &str) -> &str {
+    names.split('|').next().unwrap_or(names)
 }
 
 /// The parameters of one call, by name.
@@ -108,7 +123,10 @@ impl Params {
     pub(super) fn read(given: Option<Value>, names: &[&str]) -> Result<Self, CallError> {
         let takes = || match names {
             [] => "it takes none".to_owned(),
-            names => format!("it takes: {}", names.join(", ")),
+            names => {
+                let names: Vec<&str> = names.iter().map(|name| first_name(name)).collect();
+                format!("it takes: {}", names.join(", "))
+            }
         };
         match given {
             None => Ok(Self(BTreeMap::new())),
@@ -117,17 +135,25 @@ impl Params {
                 Err(CallError::invalid_params(detail))
             }
             Some(Value::Array(values)) => {
-                let named = names.iter().map(|name| (*name).to_owned()).zip(values);
-                Ok(Self(named.collect()))
+                let named = names.iter().map(|name| first_name(name).to_owned());
+                Ok(Self(named.zip(values).collect()))
             }
             Some(Value::Object(values)) => {
-                match values.keys().find(|key| !names.contains(&key.as_str())) {
-                    Some(key) => {
+                let mut params = BTreeMap::new();
+                for (key, value) in values {
+                    let mut names = names.iter();
+                    let Some(name) = names.find(|name| name.split('|').any(|one| one == key))
+                    else {
                         let detail = format!("no parameter {key:?}; {}", takes());
-                        Err(CallError::invalid_params(detail))
+                        return Err(CallError::invalid_params(detail));
+                    };
+                    let name = first_name(name);
+                    if params.insert(name.to_owned(), value).is_some() {
+                        let detail = format!("parameter {name:?} is given twice");
+                        return Err(CallError::invalid_params(detail));
                     }
-                    None => Ok(Self(values.into_iter().collect())),
                 }
+                Ok(Self(params))
             }
             Some(_) => Err(CallError::invalid_request(
                 "params must be a list or an object",
@@ -159,6 +185,20 @@ impl Params {
             Some(value) => serde_json::from_value(value)
                 .map(Some)
                 .map_err(|error| CallError::invalid_params(format!("parameter {name:?}: {error}"))),
+        }
+    }
+
+    /// How much is told: 0, 1 or 2, or as older clients of Bitcoin say it, false for 0 and true for 1.
+    pub(super) fn verbosity(&mut self, name: &str) -> Result<Option<u8>, CallError> {
+        if let Some(Value::Bool(verbose)) = self.0.get(name) {
+            return Ok(Some(u8::from(*verbose)));
+        }
+        match self.optional::<u8>(name)? {
+            Some(3..) => {
+                let detail = format!("{name} must be 0, 1 or 2, or true or false");
+                Err(CallError::invalid_params(detail))
+            }
+            level => Ok(level),
         }
     }
 }
@@ -236,6 +276,33 @@ mod tests {
         assert_eq!(none.optional::<u8>("verbosity").unwrap(), None);
         let error = none.required::<u64>("height").unwrap_err();
         assert_eq!(error.message, "parameter \"height\" is missing");
+    }
+
+    #[test]
+    fn a_parameter_goes_by_bitcoins_names_too() {
+        let names = ["block|blockhash", "verbosity|verbose"];
+        let read = |given| Params::read(Some(given), &names);
+        for given in [
+            json!(["ab", true]),
+            json!({ "blockhash": "ab", "verbose": true }),
+            json!({ "block": "ab", "verbosity": 1 }),
+        ] {
+            let mut params = read(given).unwrap();
+            assert_eq!(params.required::<String>("block").unwrap(), "ab");
+            assert_eq!(params.verbosity("verbosity").unwrap(), Some(1));
+        }
+        let mut quiet = read(json!({ "verbose": false })).unwrap();
+        assert_eq!(quiet.verbosity("verbosity").unwrap(), Some(0));
+        assert_eq!(read(json!([])).unwrap().verbosity("verbosity"), Ok(None));
+        let mut loud = read(json!({ "verbose": 3 })).unwrap();
+        assert_eq!(loud.verbosity("verbosity").unwrap_err().code, -32602);
+        let twice = read(json!({ "block": 1, "blockhash": "ab" })).unwrap_err();
+        assert_eq!(twice.message, "parameter \"block\" is given twice");
+        let error = read(json!({ "hash": 1 })).unwrap_err();
+        assert_eq!(
+            error.message,
+            "no parameter \"hash\"; it takes: block, verbosity"
+        );
     }
 
     #[test]

@@ -89,10 +89,19 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
         ("sendrawtransaction", json!(["00"]), -22),
         ("setban", json!(["127.0.0.9", "twist"]), -32602),
         ("setban", json!(["127.0.0.9", "add", 1, true]), -32602),
-        ("setban", json!(["127.0.0.9", "remove"]), -5),
+        ("setban", json!(["127.0.0.9", "remove"]), -30),
+        ("setban", json!(["10.0.0.0/8", "add"]), -30),
+        ("setban", json!(["nonsense", "remove"]), -30),
+        ("forgetpin", json!(["nonsense"]), -30),
         ("disconnectnode", json!(["127.0.0.9"]), -29),
-        ("getblockhash", json!([1_000_000]), -5),
+        ("disconnectnode", json!(["127.0.0.9:24200"]), -29),
+        ("disconnectnode", json!(["nonsense"]), -29),
+        ("getblockhash", json!([1_000_000]), -8),
+        ("getblock", json!([1_000_000]), -8),
+        ("getblock", json!(["ab".repeat(32), true]), -5),
+        ("getblock", json!([1, 3]), -32602),
         ("getrawtransaction", json!(["ab".repeat(32)]), -5),
+        ("getrawtransaction", json!(["ab".repeat(32), 1]), -5),
         ("getaddressbalance", json!(["dtime1nonsense"]), -5),
         ("estimatesmartfee", json!([0]), -32602),
         ("estimatesmartfee", json!([101]), -32602),
@@ -101,6 +110,23 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
     ] {
         let answer = call_with(&cookie, name, params.clone());
         assert_eq!(code(&answer), expected, "{name}{params}: {answer}");
+    }
+    for (name, params, words) in [
+        (
+            "setban",
+            json!(["nonsense", "add"]),
+            "\"nonsense\" is not an IP address",
+        ),
+        (
+            "disconnectnode",
+            json!(["nonsense"]),
+            "\"nonsense\" is not an IP address",
+        ),
+        ("disconnectnode", json!(["127.0.0.9:24200"]), "127.0.0.9"),
+    ] {
+        let answer = call_with(&cookie, name, params);
+        let sentence = answer["error"]["message"].as_str().unwrap();
+        assert!(sentence.contains(words), "{sentence}");
     }
     assert_eq!(state(), before);
 
@@ -126,6 +152,70 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
     );
     place.must("stop --data-dir alpha");
     assert_eq!(node.exit_code(), Some(0));
+}
+
+#[test]
+fn bitcoins_ways_to_ask_are_understood() {
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.40")]);
+    let _node = place.start("alpha");
+    let rpc = |arguments: &str| {
+        place
+            .must(&format!("rpc --data-dir alpha --json {arguments}"))
+            .json()
+    };
+    until("a block", || {
+        (rpc("getblockcount").as_u64() > Some(0)).then_some(())
+    });
+    let hash = rpc("getblockhash 1");
+    let hash = hash.as_str().unwrap();
+    for verbose in ["", "1", "2", "true"] {
+        let block = rpc(&format!("getblock {hash} {verbose}"));
+        assert_eq!(block["height"], 1, "{verbose}: {block}");
+    }
+    for bare in ["0", "false"] {
+        let block = rpc(&format!("getblock {hash} {bare}"));
+        assert!(block.is_string(), "{bare}: {block}");
+    }
+    let named =
+        json!({ "id": 1, "method": "getblock", "params": { "blockhash": hash, "verbose": false } });
+    let (_, answer) = post("127.0.8.40:24201", &named.to_string());
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["result"], rpc(&format!("getblock {hash} 0")));
+}
+
+#[test]
+fn an_output_that_a_waiting_transaction_spends_or_makes_is_told_when_asked_for() {
+    // Beta never runs: nothing becomes final, so that what is sent waits.
+    let place = Place::with_masternodes(&[("alpha", "127.0.8.41"), ("beta", "127.0.8.42")]);
+    let own = place.must("wallet address --data-dir alpha").stdout;
+    let own = own.trim();
+    place.must(&format!(
+        "genesis build --certs public --network dev --output funded.toml --allocate {own}=50"
+    ));
+    std::fs::remove_file(place.path("alpha/genesis.toml")).unwrap();
+    place.must("genesis install --data-dir alpha --genesis funded.toml --certs public");
+    let _node = place.start("alpha");
+    let rpc = |arguments: &str| {
+        place
+            .must(&format!("rpc --data-dir alpha --json {arguments}"))
+            .json()
+    };
+    let held = &rpc(&format!("getaddressutxos {own}"))["utxos"][0];
+    let spent = format!("{} {}", held["txid"].as_str().unwrap(), held["index"]);
+    let sent = place.must(&format!(
+        "wallet send --data-dir alpha --json --no-wait {own} 12.5"
+    ));
+    let made = format!("{} 0", sent.json()["txid"].as_str().unwrap());
+    assert_eq!(rpc(&format!("gettxout {spent}"))["amount"], "50.00000000");
+    assert_eq!(rpc(&format!("gettxout {spent} true")), Value::Null);
+    assert_eq!(rpc(&format!("gettxout {made} false")), Value::Null);
+    assert_eq!(rpc(&format!("gettxout {made} true"))["address"], own);
+    let taken_apart = rpc(&format!(
+        "getrawtransaction {} 1",
+        sent.json()["txid"].as_str().unwrap()
+    ));
+    assert_eq!(taken_apart["height"], Value::Null);
+    assert!(taken_apart["outputs"].is_array(), "{taken_apart}");
 }
 
 #[test]

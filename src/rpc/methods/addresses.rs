@@ -74,7 +74,8 @@ async fn held(calls: &Calls, address: Address) -> Result<Vec<Held>, CallError> {
     Ok(held.collect())
 }
 
-async fn spenders(calls: &Calls) -> BTreeMap<OutPoint, TxId> {
+/// Which waiting transaction spends what.
+pub(super) async fn spenders(calls: &Calls) -> BTreeMap<OutPoint, TxId> {
     let mempool = &calls.node.mempool;
     let mut spenders = BTreeMap::new();
     for waiting in mempool.list().await {

@@ -13,8 +13,8 @@ pub(super) fn methods() -> Vec<Method<Calls>> {
         Read getblockchaininfo(): "the chain, its tip and how far this node has synced",
         Read getblockcount(): "the height of the newest final block",
         Read getblockhash("height"): "the hash of the final block at a height",
-        Read getblock("block", "verbosity"):
-            "a final block by hash or height; verbosity 0: bytes as hex, 1: ids (default), 2: whole transactions",
+        Read getblock("block|blockhash", "verbosity|verbose"):
+            "a final block by hash or height; verbosity 0 or false: bytes as hex, 1 or true: ids (default), 2: whole transactions",
     }
 }
 
@@ -65,11 +65,11 @@ async fn getblock(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallEr
             CallError::invalid_params("parameter \"block\" must be a block hash or a height")
         })?,
     };
+    let verbosity = params.verbosity("verbosity")?.unwrap_or(1);
     let block = block_at(&calls, height).await?;
-    match params.optional::<u8>("verbosity")?.unwrap_or(1) {
+    match verbosity {
         0 => Ok(json!(hex::encode(codec::encode(&block)))),
-        verbosity @ 1..=2 => describe(&calls, &block, verbosity).await,
-        _ => Err(CallError::invalid_params("verbosity must be 0, 1 or 2")),
+        verbosity => describe(&calls, &block, verbosity).await,
     }
 }
 
@@ -78,7 +78,7 @@ async fn block_at(calls: &Calls, height: Height) -> Result<Block, CallError> {
     let found = chain.block(height).await.map_err(CallError::internal)?;
     found.ok_or_else(|| {
         let tip = chain.tip().height;
-        CallError::not_found(format!(
+        CallError::out_of_range(format!(
             "no block at height {height}; blocks are 1 to {tip}"
         ))
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Calls, methods};
-use crate::rpc::jsonrpc::{Access, CallError, Method, Params};
+use crate::rpc::jsonrpc::{Access, CallError, Method, Params, first_name};
 use crate::rpc::logging::{self as parts, LogControl};
 
 pub(super) fn methods() -> Vec<Method<Calls>> {
@@ -35,7 +35,12 @@ pub(super) fn help_text(only: Option<&str>) -> Result<String, CallError> {
                 Access::Read => "",
                 Access::Change => " (needs the cookie)",
             };
-            let params = method.params.join(", ");
+            let params: Vec<&str> = method
+                .params
+                .iter()
+                .map(|names| first_name(names))
+                .collect();
+            let params = params.join(", ");
             format!("{}({params}): {}{cookie}", method.name, method.help)
         })
         .collect();

@@ -1,5 +1,6 @@
 //! Peers and connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -103,7 +104,13 @@ async fn getconnectioncount(calls: Arc<Calls>, _: Params) -> Result<Value, CallE
 }
 
 async fn disconnectnode(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
-    let peer: PeerIp = params.required("address")?;
+    let text: String = params.required("address")?;
+    // As Bitcoin's clients name it; a peer is its address alone.
+    let with_port = text.parse::<SocketAddr>().map(PeerIp::from);
+    let peer = match with_port {
+        Ok(peer) => peer,
+        Err(_) => address(&text).map_err(CallError::not_connected)?,
+    };
     let reason = CloseReason::new(CloseCode::Operator, "disconnected by the operator");
     let result = calls.node.net.disconnect(peer, reason);
     result.map_err(|error| CallError::not_connected(error.to_string()))?;
@@ -111,8 +118,16 @@ async fn disconnectnode(calls: Arc<Calls>, mut params: Params) -> Result<Value, 
     Ok(Value::Null)
 }
 
+fn address(text: &str) -> Result<PeerIp, String> {
+    text.parse().map_err(|_| {
+        let text: String = text.chars().take(60).collect();
+        format!("{text:?} is not an IP address, such as 203.0.113.7")
+    })
+}
+
 async fn forgetpin(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
-    let ip: PeerIp = params.required("address")?;
+    let text: String = params.required("address")?;
+    let ip = address(&text).map_err(CallError::wrong_address)?;
     let had = calls.node.net.forget(ip).await;
     let had = had.map_err(|error| CallError::rejected(error.to_string()))?;
     tracing::info!(peer.ip = %ip, had, "first-use pin dropped by the operator");
@@ -143,7 +158,8 @@ async fn listbanned(calls: Arc<Calls>, _: Params) -> Result<Value, CallError> {
 }
 
 async fn setban(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
-    let ip: PeerIp = params.required("address")?;
+    let text: String = params.required("address")?;
+    let ip = address(&text).map_err(CallError::wrong_address)?;
     let command: String = params.required("command")?;
     let bantime: Option<u64> = params.optional("bantime")?;
     let absolute = params.optional("absolute")?.unwrap_or(false);
@@ -168,7 +184,7 @@ async fn setban(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallErro
             banned.map_err(|error| CallError::rejected(error.to_string()))?
         }
         "remove" => match lift(&calls, Some(ip)).await? {
-            (0, _) => return Err(CallError::not_found(format!("{ip} is not banned"))),
+            (0, _) => return Err(CallError::wrong_address(format!("{ip} is not banned"))),
             (_, version) => version,
         },
         other => {

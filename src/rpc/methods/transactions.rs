@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Calls, methods};
 use crate::mempool::WaitingTransaction;
 use crate::rpc::jsonrpc::{CallError, Method, Params};
-use crate::types::{Amount, Height, OutPoint, Transaction, TxId, codec};
+use crate::types::{Amount, Height, OutPoint, Transaction, TxId, TxOutput, codec};
 
 /// The longest that a call may wait, in milliseconds.
 const MAX_WAIT_MS: u64 = 60_000;
@@ -29,8 +29,10 @@ pub(super) fn methods() -> Vec<Method<Calls>> {
     methods! {
         Read getrawmempool("verbose"): "ids of the waiting transactions, best fee rate first; verbose: with size and fee",
         Read getmempoolinfo(): "how much waits for a block, and what peers did wrong",
-        Read getrawtransaction("txid", "verbose"): "a waiting or final transaction as hex; verbose: taken apart",
-        Read gettxout("txid", "index"): "an unspent output of a final block; null when there is none",
+        Read getrawtransaction("txid", "verbose|verbosity"):
+            "a waiting or final transaction as hex; verbose true, 1 or 2: taken apart",
+        Read gettxout("txid", "index|n", "include_mempool"):
+            "an unspent output of a final block; null when there is none; include_mempool true: of a waiting transaction too, and none that one spends",
         Read gettransactionfinality("txid"): "whether a transaction is final, waiting or unknown",
         Read waittransactionfinality("txid", "timeout_ms"):
             "the same, once it is final or the time (default 30000, at most 60000) has passed",
@@ -85,7 +87,7 @@ fn fee_to_outbid(waiting: &[WaitingTransaction], bytes: usize) -> Option<Amount>
 
 async fn getrawtransaction(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
     let txid: TxId = params.required("txid")?;
-    let verbose = params.optional("verbose")?.unwrap_or(false);
+    let verbosity = params.verbosity("verbose")?.unwrap_or(0);
     let waiting = calls.node.mempool.get(txid).await;
     let (transaction, height) = match waiting {
         Some(transaction) => (transaction, None),
@@ -97,7 +99,7 @@ async fn getrawtransaction(calls: Arc<Calls>, mut params: Params) -> Result<Valu
             (transaction, Some(height))
         }
     };
-    if !verbose {
+    if verbosity == 0 {
         return Ok(json!(hex::encode(codec::encode(&transaction))));
     }
     let mut value = describe(&calls, &transaction);
@@ -143,11 +145,24 @@ async fn gettxout(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallEr
         txid: params.required("txid")?,
         index: params.required("index")?,
     };
+    let with_waiting = params.optional("include_mempool")?.unwrap_or(false);
     let found = calls.node.chain.outputs(vec![outpoint]).await;
     let found = found.map_err(CallError::internal)?.into_iter().next();
-    Ok(found
-        .flatten()
-        .map_or(Value::Null, |output| calls.output(&output)))
+    let mut found = found.flatten();
+    if with_waiting {
+        if found.is_none() {
+            found = waiting_output(&calls, outpoint).await;
+        }
+        let spenders = super::addresses::spenders(&calls).await;
+        found = found.filter(|_| !spenders.contains_key(&outpoint));
+    }
+    Ok(found.map_or(Value::Null, |output| calls.output(&output)))
+}
+
+async fn waiting_output(calls: &Calls, outpoint: OutPoint) -> Option<TxOutput> {
+    let transaction = calls.node.mempool.get(outpoint.txid).await?;
+    let mut outputs = transaction.outputs.into_iter();
+    outputs.nth(outpoint.index as usize)
 }
 
 async fn sendrawtransaction(calls: Arc<Calls>, mut params: Params) -> Result<Value, CallError> {
