@@ -5,7 +5,7 @@
 //! same bytes, so no two byte strings mean the same value.
 
 use bincode::enc::write::Writer;
-use bincode::error::EncodeError;
+use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,7 +21,7 @@ pub enum CodecError {
     Malformed {
         /// The type that was expected.
         what: &'static str,
-        /// The decoder's own words.
+        /// What it stumbled over.
         detail: String,
     },
     /// Bytes were left over after a complete value.
@@ -71,7 +71,7 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecE
         bincode::serde::decode_from_slice(bytes, config()).map_err(|error| {
             CodecError::Malformed {
                 what,
-                detail: error.to_string(),
+                detail: in_words(&error),
             }
         })?;
     if used != bytes.len() {
@@ -84,6 +84,22 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecE
         return Err(CodecError::NonCanonical { what });
     }
     Ok(value)
+}
+
+/// The decoder's own text is the value of its error as a programmer writes it.
+fn in_words(error: &DecodeError) -> String {
+    match error {
+        DecodeError::UnexpectedEnd { additional: 1 } => "at least 1 more byte is missing".into(),
+        DecodeError::UnexpectedEnd { additional } => {
+            format!("at least {additional} more bytes are missing")
+        }
+        DecodeError::LimitExceeded => format!("a length in it is over {MAX_ENCODED_BYTES} bytes"),
+        DecodeError::UnexpectedVariant { found, .. } => format!("there is no variant {found}"),
+        DecodeError::InvalidBooleanValue(found) => format!("{found} is neither true nor false"),
+        DecodeError::OtherString(text) => text.clone(),
+        DecodeError::Other(text) => (*text).to_owned(),
+        _ => "a value in it is not possible".into(),
+    }
 }
 
 /// Compares while it encodes: nothing is allocated, and the first difference ends it.
@@ -157,6 +173,25 @@ mod tests {
                 what: "BTreeMap<u8, u8>"
             })
         );
+    }
+
+    #[test]
+    fn what_is_malformed_is_a_sentence() {
+        fn said<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> String {
+            decode::<T>(bytes).err().unwrap().to_string()
+        }
+        for (sentence, expected) in [
+            (said::<u8>(&[]), "u8: at least 1 more byte is missing"),
+            (said::<u32>(&[1]), "u32: at least 3 more bytes are missing"),
+            (said::<bool>(&[2]), "bool: 2 is neither true nor false"),
+            (
+                said::<String>(&u64::MAX.to_le_bytes()),
+                "String: a length in it is over 8388608 bytes",
+            ),
+            (said::<char>(&[0xff]), "char: a value in it is not possible"),
+        ] {
+            assert_eq!(sentence, format!("malformed {expected}"));
+        }
     }
 
     #[test]

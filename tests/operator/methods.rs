@@ -123,6 +123,11 @@ fn bad_input_to_every_method_gets_a_code_and_a_sentence_and_changes_nothing() {
             "\"nonsense\" is not an IP address",
         ),
         ("disconnectnode", json!(["127.0.0.9:24200"]), "127.0.0.9"),
+        (
+            "sendrawtransaction",
+            json!(["00"]),
+            "malformed Transaction: at least 1 more byte is missing",
+        ),
     ] {
         let answer = call_with(&cookie, name, params);
         let sentence = answer["error"]["message"].as_str().unwrap();
