@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request as HttpRequest, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, X_FRAME_OPTIONS};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE, X_FRAME_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response, Sse};
@@ -138,10 +140,7 @@ async fn answer<C: Site>(
         Some(shown) if service.cookie.matches(shown.as_bytes()) => true,
         // Wrong is not the same as none: the caller believes to be trusted.
         Some(_) => {
-            return json(
-                StatusCode::UNAUTHORIZED,
-                &refused(CallError::unauthorized()),
-            );
+            return unauthorized(&refused(CallError::unauthorized()));
         }
     };
     match serde_json::from_slice::<Value>(&body) {
@@ -153,6 +152,12 @@ async fn answer<C: Site>(
 
 fn refused(error: CallError) -> Value {
     response(Value::Null, Err(error))
+}
+
+/// Says also how to show the secret: clients that wait to be asked send it then.
+fn unauthorized(body: &Value) -> Response {
+    let challenge = [(WWW_AUTHENTICATE, "Basic realm=\"timed\"")];
+    (challenge, json(StatusCode::UNAUTHORIZED, body)).into_response()
 }
 
 fn json(status: StatusCode, body: &Value) -> Response {
@@ -180,12 +185,10 @@ impl<C: Site> Service<C> {
             None => StatusCode::NO_CONTENT.into_response(),
             Some(answer) => {
                 let code = answer["error"]["code"].as_i64();
-                let unauthorized = code == Some(CallError::unauthorized().code.into());
-                let status = match unauthorized {
-                    true => StatusCode::UNAUTHORIZED,
-                    false => StatusCode::OK,
-                };
-                json(status, &answer)
+                match code == Some(CallError::unauthorized().code.into()) {
+                    true => unauthorized(&answer),
+                    false => json(StatusCode::OK, &answer),
+                }
             }
         }
     }

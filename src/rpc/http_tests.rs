@@ -192,8 +192,14 @@ async fn a_batch_is_answered_in_order_without_its_notifications() {
 #[tokio::test]
 async fn changes_need_the_cookie_and_a_wrong_one_is_refused_for_everything() {
     let server = Server::start().await;
-    let (status, answer) = server.post(call("change", json!([]))).await;
-    assert_eq!((status, &answer["error"]["code"]), (401, &json!(-32001)));
+    let body = call("change", json!([])).to_string();
+    let (head, answer) = server.send_whole("POST /", &server.host(), &body).await;
+    assert!(head.starts_with("http/1.1 401"), "{head}");
+    assert!(
+        head.contains("www-authenticate: basic realm=\"timed\""),
+        "{head}"
+    );
+    assert!(answer.contains("-32001"), "{answer}");
     assert_eq!(server.counter.changes.load(Ordering::SeqCst), 0);
 
     let (status, answer) = server.post_trusted(call("change", json!([]))).await;
@@ -202,8 +208,12 @@ async fn changes_need_the_cookie_and_a_wrong_one_is_refused_for_everything() {
 
     let wrong = format!("{}Authorization: Basic AAAA\r\n", server.host());
     let body = call("double", json!([1])).to_string();
-    let (status, _) = server.post_text(&wrong, &body).await;
-    assert_eq!(status, 401);
+    let (head, _) = server.send_whole("POST /", &wrong, &body).await;
+    assert!(head.starts_with("http/1.1 401"), "{head}");
+    assert!(
+        head.contains("www-authenticate: basic realm=\"timed\""),
+        "{head}"
+    );
     server.stop().await;
 }
 
