@@ -24,7 +24,8 @@ pub trait LogControl: Send + Sync {
     fn set(&self, filter: &str) -> Result<(), String>;
 }
 
-/// A filter with the debug messages of some parts added and of others taken away.
+/// A filter with the debug messages of some parts added and of others taken away, also from what
+/// the filter says of all.
 pub(super) fn changed(filter: &str, include: &[&str], exclude: &[&str]) -> String {
     let named = |part: &str| format!("timed::{part}");
     let touched = |directive: &str| {
@@ -35,10 +36,13 @@ pub(super) fn changed(filter: &str, include: &[&str], exclude: &[&str]) -> Strin
     let kept = filter.split(',').filter(|directive| !touched(directive));
     let added = include.iter().filter(|part| !exclude.contains(part));
     let added = added.map(|part| format!("{}=debug", named(part)));
-    kept.map(str::to_owned)
-        .chain(added)
-        .collect::<Vec<_>>()
-        .join(",")
+    let mut directives: Vec<String> = kept.map(str::to_owned).chain(added).collect();
+    let left = shown(&directives.join(","));
+    let still = PARTS
+        .iter()
+        .filter(|part| exclude.contains(part) && left[*part] == true);
+    directives.extend(still.map(|part| format!("{}=info", named(part))));
+    directives.join(",")
 }
 
 /// For each part, whether a filter shows its debug messages.
@@ -111,6 +115,24 @@ mod tests {
                 .message
                 .contains("there are: all, chain")
         );
+    }
+
+    #[test]
+    fn a_part_is_taken_away_from_what_is_said_of_all() {
+        for (all, without) in [
+            ("debug", "debug,timed::net=info"),
+            ("info,timed=trace", "info,timed=trace,timed::net=info"),
+            ("trace,timed::net=debug", "trace,timed::net=info"),
+        ] {
+            assert_eq!(changed(all, &[], &["net"]), without);
+            assert_eq!(shown(without)["net"], false);
+            assert_eq!(changed(without, &[], &["net"]), without);
+        }
+        let back = changed("debug,timed::net=info", &["net"], &[]);
+        assert_eq!(shown(&back)["net"], true);
+        let all: Vec<&str> = PARTS.to_vec();
+        let quiet = changed("debug", &[], &all);
+        assert_eq!(shown(&quiet), shown("info"));
     }
 
     #[test]

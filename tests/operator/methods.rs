@@ -244,6 +244,13 @@ fn what_is_logged_changes_while_the_node_runs() {
     );
     assert_eq!(parts(r#"["net"] ["rpc"]"#)["net"], true);
     assert_eq!(log("")["log"], "warn,timed::net=debug");
+    log("debug");
+    let all_but_one = parts(r#"[] ["net"]"#);
+    assert_eq!(
+        (&all_but_one["net"], &all_but_one["sync"]),
+        (&false.into(), &true.into())
+    );
+    log("warn,timed::net=debug");
     let refused = place.run("log --data-dir alpha loud");
     assert_eq!(refused.code, 1);
     assert!(
