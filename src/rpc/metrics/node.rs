@@ -28,7 +28,7 @@ fn identity(node: &Snapshot, to: &mut Families) -> fmt::Result {
         [(labels, 1.0)],
     )?;
     to.gauge(
-        "timed_start_time_seconds",
+        "process_start_time_seconds",
         "When the node started, Unix time",
         seconds(node.started_at_ms),
     )

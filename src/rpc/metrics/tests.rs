@@ -107,6 +107,7 @@ fn values_stand_under_their_names_and_labels() {
     let text = text_of(snapshot());
     for line in [
         "timed_node_info{version=\"0\",network=\"dev\",chain_id=\"a \\\"quoted\\\" id\",name=\"alpha\"} 1.0",
+        "process_start_time_seconds 2.0",
         "timed_tip_height 8.0",
         "timed_tip_time_seconds 1.5",
         "timed_connections{direction=\"inbound\"} 1.0",
