@@ -22,11 +22,11 @@ const PROBES_AT_A_TIME: usize = 32;
 
 /// What a running node says.
 pub(super) struct Running {
-    network: Value,
-    peers: Value,
-    known: Value,
-    sync: Value,
     consensus: Value,
+    sync: Value,
+    network: Value,
+    known: Value,
+    peers: Value,
 }
 
 impl Running {
@@ -34,12 +34,13 @@ impl Running {
     /// although a process holds the data directory.
     pub(super) fn ask(client: &Client, known: &Known, held: bool) -> Result<Option<Self>, Finding> {
         let asked = || -> anyhow::Result<Self> {
+            // Consensus first and peers last: no peer is given as away that consensus counts already.
             Ok(Self {
-                network: client.get("getnetworkinfo")?,
-                peers: client.get("getpeerinfo")?,
-                known: client.get("getknownpeers")?,
-                sync: client.get("getsyncinfo")?,
                 consensus: client.get("getconsensusinfo")?,
+                sync: client.get("getsyncinfo")?,
+                network: client.get("getnetworkinfo")?,
+                known: client.get("getknownpeers")?,
+                peers: client.get("getpeerinfo")?,
             })
         };
         match asked() {
