@@ -1,9 +1,9 @@
 //! `timed doctor`: what is right and what is not, in sentences, each fault with the next step.
 //!
 //! It changes nothing. What stands in files and what the machine allows is checked whether or not
-//! the node runs; what only a running node knows is asked over its RPC. To each masternode it sends
-//! one UDP packet that any QUIC server answers, so that "nobody is there" and "somebody refuses" are
-//! told apart even while the node is stopped.
+//! the node runs; what only a running node knows is asked over its RPC. To each masternode that is
+//! not connected it sends up to three UDP packets that any QUIC server answers, so that "nobody is
+//! there" and "somebody refuses" are told apart even while the node is stopped.
 
 mod advice;
 mod files;
