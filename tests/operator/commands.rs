@@ -299,7 +299,8 @@ fn an_output_that_cannot_be_written_is_a_failure() {
 #[test]
 fn an_error_says_its_cause_once() {
     let place = Place::with_masternodes(&[("alpha", "127.0.8.12")]);
-    std::fs::create_dir(place.path("i3")).unwrap();
+    place.must("init --data-dir i3 --full --network dev --name i3 --ip 127.0.8.13");
+    std::fs::remove_dir(place.path("i3/certs")).unwrap();
     std::fs::write(place.path("i3/certs"), "").unwrap();
     let arguments = "genesis install --genesis genesis.toml --certs public --data-dir i3";
     let sentence = "i3/certs/alpha.masternode.toml: Not a directory (os error 20)";

@@ -186,7 +186,7 @@ fn help_is_a_command_and_completions_need_nobody_who_reads_them() {
     assert_eq!(to(Stdio::piped()), (Some(0), String::new()));
     let full = File::options().write(true).open("/dev/full").unwrap();
     let (code, said) = to(full.into());
-    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.starts_with("timed: the standard output cannot be written"),
         "{said}"
