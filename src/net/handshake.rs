@@ -66,8 +66,10 @@ pub(super) struct Authenticated {
     pub ip: PeerIp,
     /// Its pin.
     pub node_id: NodeId,
-    /// Its position in genesis, when a record pins it.
+    /// Its position in genesis, when a record pinned it as the handshake looked.
     pub masternode: Option<usize>,
+    /// Whether QUIC's windows are those of a recorded address.
+    pub recorded: bool,
     /// Who dialed.
     pub direction: Direction,
     /// Its Hello.
@@ -104,6 +106,17 @@ pub(super) struct Refusal {
     pub fault: Option<Fault>,
 }
 
+/// What is known of a handshake from its first packet on.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt {
+    /// With whom.
+    pub ip: PeerIp,
+    /// Who dialed.
+    pub direction: Direction,
+    /// Whether a masternode record named the address, by which QUIC's windows were chosen.
+    pub recorded: bool,
+}
+
 /// The end of one handshake.
 pub(super) struct Outcome {
     /// With whom.
@@ -120,18 +133,17 @@ impl HandshakeContext {
     pub(super) async fn run(
         self: Arc<Self>,
         connecting: Connecting,
-        ip: PeerIp,
-        direction: Direction,
+        attempt: Attempt,
         arrival: Option<(Ticket, bool)>,
     ) -> Outcome {
-        let mut result = self.shake(connecting, ip, direction).await;
+        let mut result = self.shake(connecting, attempt).await;
         if let (Err(refusal), Some((_, true)) | None) = (&mut result, &arrival) {
             refusal.proved = true;
         }
         drop(arrival);
         Outcome {
-            ip,
-            direction,
+            ip: attempt.ip,
+            direction: attempt.direction,
             result: result.map(Box::new),
         }
     }
@@ -139,8 +151,7 @@ impl HandshakeContext {
     async fn shake(
         &self,
         connecting: Connecting,
-        ip: PeerIp,
-        direction: Direction,
+        attempt: Attempt,
     ) -> Result<Authenticated, Refusal> {
         let deadline = Instant::now() + self.timeout;
         let quic = match timeout_at(deadline, connecting).await {
@@ -158,14 +169,14 @@ impl HandshakeContext {
                 });
             }
         };
-        let greeted = timeout_at(deadline, self.greet(&quic, ip, direction)).await;
+        let greeted = timeout_at(deadline, self.greet(&quic, attempt)).await;
         let refusal = match greeted {
             Ok(Ok(authenticated)) => return Ok(authenticated),
             Ok(Err(refusal)) => refusal,
             Err(_) => refused(self.timed_out("no Hello or Welcome")),
         };
         if refusal.by_us {
-            if direction == Direction::Outbound && quic.stats().frame_rx.stream == 0 {
+            if attempt.direction == Direction::Outbound && quic.stats().frame_rx.stream == 0 {
                 // Whatever comes first will do, and so will nothing.
                 timeout(FIRST_WORD_LIMIT, quic.accept_uni()).await.ok();
             }
@@ -179,12 +190,12 @@ impl HandshakeContext {
         CloseReason::new(CloseCode::HandshakeTimeout, detail)
     }
 
-    async fn greet(
-        &self,
-        quic: &Connection,
-        ip: PeerIp,
-        direction: Direction,
-    ) -> Result<Authenticated, Refusal> {
+    async fn greet(&self, quic: &Connection, attempt: Attempt) -> Result<Authenticated, Refusal> {
+        let Attempt {
+            ip,
+            direction,
+            recorded,
+        } = attempt;
         let node_id = tls::peer_node_id(quic)
             .map_err(|error| refused(CloseReason::new(CloseCode::TlsRefused, error.to_string())))?;
         let masternode = match self.check_pin(ip, node_id).await? {
@@ -230,6 +241,7 @@ impl HandshakeContext {
             ip,
             node_id,
             masternode,
+            recorded,
             direction,
             hello,
             welcome,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::Incoming;
+use quinn::{Connecting, Incoming};
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{mpsc, watch};
@@ -22,11 +22,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, Gate};
+use super::admission::{Admission, Gate, Ticket};
 use super::bans::{BanList, Bans};
 use super::connection::{ConnectionEnd, Surroundings};
 use super::endpoint::Endpoint;
-use super::handshake::{HandshakeContext, Outcome, Refusal, shutting_down};
+use super::handshake::{Attempt, HandshakeContext, Outcome, Refusal, shutting_down};
 use super::peer::Peer;
 use super::pins::PinPolicy;
 use super::{Direction, NetConfig, NetCounts, NetError};
@@ -255,11 +255,8 @@ impl Manager {
         let direction = Direction::Inbound;
         match self.endpoint.take(incoming, recorded) {
             Ok(connecting) => {
-                let handshake = self.handshake.clone();
                 let arrival = Some((ticket, validated));
-                let shake = handshake.run(connecting, ip, direction, arrival);
-                let runtimes = &self.endpoint.runtimes;
-                runtimes.spawn(recorded, &mut self.state.handshakes, shake);
+                self.shake_hands(connecting, (ip, direction, recorded), arrival);
             }
             // TLS can refuse a first packet at once.
             Err(error) if validated => {
@@ -311,10 +308,7 @@ impl Manager {
         match self.endpoint.dial(address, recorded) {
             Ok(connecting) => {
                 self.state.dialing += 1;
-                let handshake = self.handshake.clone();
-                let shake = handshake.run(connecting, ip, Direction::Outbound, None);
-                let runtimes = &self.endpoint.runtimes;
-                runtimes.spawn(recorded, &mut self.state.handshakes, shake);
+                self.shake_hands(connecting, (ip, Direction::Outbound, recorded), None);
             }
             Err(error) => {
                 let detail = format!("{address} cannot be dialed: {error}");
@@ -322,6 +316,23 @@ impl Manager {
                 self.dial_failed(ip, reason, true);
             }
         }
+    }
+
+    /// Runs a handshake where the peer belongs; an arrival's holds its ticket meanwhile.
+    fn shake_hands(
+        &mut self,
+        connecting: Connecting,
+        (ip, direction, recorded): (PeerIp, Direction, bool),
+        arrival: Option<(Ticket, bool)>,
+    ) {
+        let attempt = Attempt {
+            ip,
+            direction,
+            recorded,
+        };
+        let shake = self.handshake.clone().run(connecting, attempt, arrival);
+        let runtimes = &self.endpoint.runtimes;
+        runtimes.spawn(recorded, &mut self.state.handshakes, shake);
     }
 
     fn handshake_over(&mut self, outcome: Outcome) {

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Manager;
+use crate::net::handshake::Authenticated;
 use crate::net::pins::{Admission, Change, Decision, PinError, not_stored};
 use crate::net::{Identity, InstallError};
 use crate::types::{MasternodeDirectory, NodeId, PeerIp};
@@ -77,27 +78,50 @@ impl Manager {
             self.state.pin_writes.waiting.push_back(order);
             return self.write_next();
         };
-        let decision = match self.banned(ip) {
-            Some(reason) => Err(reason),
-            None => self.pins.decide(ip, node_id),
-        };
         // A handshake that timed out meanwhile has no use for its answer.
-        match decision {
+        match self.decide(ip, node_id) {
             Ok(Decision::FirstContact) => {
                 let order = PinOrder::Check { ip, node_id, reply };
                 self.state.pin_writes.waiting.push_back(order);
                 self.write_next();
             }
-            Ok(Decision::Admit(Admission::Masternode { index }))
-                if self.config.own_masternode == Some(index) =>
-            {
-                let detail = format!("{ip} has the other key of the receiver's own record");
-                let reason = CloseReason::new(CloseCode::SelfConnection, detail);
-                drop(reply.send(Err(reason)));
-            }
             Ok(Decision::Admit(admission)) => drop(reply.send(Ok(admission))),
             Err(reason) => drop(reply.send(Err(reason))),
         }
+    }
+
+    /// What this key is worth from this address, bans included.
+    fn decide(&self, ip: PeerIp, node_id: NodeId) -> Result<Decision, CloseReason> {
+        if let Some(reason) = self.banned(ip) {
+            return Err(reason);
+        }
+        let decision = self.pins.decide(ip, node_id)?;
+        match decision {
+            Decision::Admit(Admission::Masternode { index })
+                if self.config.own_masternode == Some(index) =>
+            {
+                let detail = format!("{ip} has the other key of the receiver's own record");
+                Err(CloseReason::new(CloseCode::SelfConnection, detail))
+            }
+            _ => Ok(decision),
+        }
+    }
+
+    /// Whether what a handshake was begun with and decided by still holds. A peer can draw its
+    /// handshake out, and bans and records change meanwhile.
+    pub(super) fn still_holds(&self, new: &Authenticated) -> Result<(), CloseReason> {
+        let decision = self.decide(new.ip, new.node_id)?;
+        let admitted = match new.masternode {
+            Some(index) => Admission::Masternode { index },
+            None => Admission::Unpinned,
+        };
+        let windows_fit = new.recorded == new.masternode.is_some();
+        if decision == Decision::Admit(admitted) && windows_fit {
+            return Ok(());
+        }
+        let detail =
+            "records or pins changed during the handshake: a new one goes by what holds now";
+        Err(CloseReason::new(CloseCode::Operator, detail))
     }
 
     /// Starts the next write unless one is in progress.

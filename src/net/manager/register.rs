@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Manager;
@@ -21,15 +22,23 @@ const LOSER_LINGERS: Duration = Duration::from_secs(2);
 impl Manager {
     /// Registers an authenticated connection, or closes it with the reason.
     pub(super) fn admit(&mut self, new: Authenticated) {
+        if let Err(reason) = self.still_holds(&new) {
+            self.turn_away(&new, reason);
+            // What holds now may admit it: no back-off for a change that was made here.
+            let now = (Instant::now(), self.clock.now_ms());
+            return self.state.known.dial_soon(new.ip, now);
+        }
         match self.find_slot(&new) {
             Ok(loser) => self.register(new, loser),
-            Err(reason) => {
-                close(&new.quic, &reason);
-                match new.direction {
-                    Direction::Inbound => self.refused(new.ip, new.direction, reason, true),
-                    Direction::Outbound => self.dial_failed(new.ip, reason, true),
-                }
-            }
+            Err(reason) => self.turn_away(&new, reason),
+        }
+    }
+
+    fn turn_away(&mut self, new: &Authenticated, reason: CloseReason) {
+        close(&new.quic, &reason);
+        match new.direction {
+            Direction::Inbound => self.refused(new.ip, new.direction, reason, true),
+            Direction::Outbound => self.dial_failed(new.ip, reason, true),
         }
     }
 

@@ -58,6 +58,25 @@ async fn a_banned_address_is_told_once_and_then_turned_away_by_its_first_packet(
     assert_eq!(refused.detail, "the peer takes no connection now");
 }
 
+/// Whoever keeps its Hello back on one connection and earns a ban on another is banned on both.
+#[tokio::test]
+async fn a_ban_holds_for_a_handshake_that_began_before_it() {
+    let plan = Plan::new(1, 1);
+    let node = plan.start(1);
+    let mut raw = Raw::meet(Raw::connect(&plan, 2, 1).await).await;
+    node.net
+        .ban(by_operator(plan.ip(2), HOUR_MS))
+        .await
+        .unwrap();
+    let hello = KeepaliveMessage::Hello(hello(&plan, 2, plan.ip(1)));
+    raw.say(&hello).await;
+    let told = raw.closed().await;
+    assert_eq!(told.code, CloseCode::Banned, "{told}");
+    assert!(told.detail.contains("it was asked for"), "{told}");
+    assert_eq!(node.refused_with(plan.ip(2)).await, told);
+    assert!(node.net.peers().is_empty());
+}
+
 #[tokio::test]
 async fn a_node_does_not_ban_itself_nor_what_is_no_address() {
     let plan = Plan::new(1, 0);

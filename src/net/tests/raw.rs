@@ -108,7 +108,15 @@ impl Raw {
     }
 
     /// Sends a Hello and takes the other's keepalive stream.
-    pub(super) async fn greet((endpoint, quic): (Endpoint, Connection), hello: Hello) -> Self {
+    pub(super) async fn greet(quic: (Endpoint, Connection), hello: Hello) -> Self {
+        let mut raw = Self::meet(quic).await;
+        raw.say(&KeepaliveMessage::Hello(hello)).await;
+        raw
+    }
+
+    /// Opens its keepalive stream and takes the other's, on which the other says Hello once it has
+    /// taken the key. Says nothing yet.
+    pub(super) async fn meet((endpoint, quic): (Endpoint, Connection)) -> Self {
         let keepalive = open(&quic, StreamKind::Keepalive).await;
         let mut recv = quic.accept_uni().await.unwrap();
         assert_eq!(
@@ -116,14 +124,12 @@ impl Raw {
             Some(StreamKind::Keepalive.byte())
         );
         let meter = Arc::new(Meter::new());
-        let mut raw = Self {
+        Self {
             quic,
             keepalive,
             from_keepalive: FrameReader::new(recv, StreamKind::Keepalive, meter),
             _endpoint: endpoint,
-        };
-        raw.say(&KeepaliveMessage::Hello(hello)).await;
-        raw
+        }
     }
 
     pub(super) async fn say(&mut self, message: &KeepaliveMessage) {

@@ -3,9 +3,10 @@
 use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 
+use super::raw::{Raw, hello};
 use super::*;
 use crate::env::{DurableFile, Offload};
-use crate::wire::CloseCode;
+use crate::wire::{CloseCode, KeepaliveMessage};
 
 /// The record of a planned masternode, changed and signed again.
 fn newer(plan: &Plan, seed: u8, change: impl FnOnce(&mut MasternodeRecord)) -> MasternodeRecord {
@@ -153,6 +154,64 @@ async fn a_full_node_whose_record_is_installed_becomes_a_masternode_at_once() {
         peers.iter().any(|peer| peer.masternode == Some(1))
     })
     .await;
+}
+
+/// The records without that of one masternode.
+fn without(plan: &Plan, seed: u8) -> MasternodeDirectory {
+    let mut records = plan.records.clone();
+    records.remove(usize::from(seed) - 1);
+    MasternodeDirectory::new(&plan.genesis, records).unwrap()
+}
+
+#[tokio::test]
+async fn a_handshake_that_began_before_other_records_is_closed_and_made_anew() {
+    let plan = Plan::new(2, 0);
+    let own = identity(1, plan.ip(1));
+    let node = plan.start_as(1, plan.config(1), own, without(&plan, 2));
+    let mut raw = Raw::meet(Raw::connect(&plan, 2, 1).await).await;
+    install_on(&[&node], &plan).await;
+    let ours = KeepaliveMessage::Hello(hello(&plan, 2, node.ip));
+    raw.say(&ours).await;
+    let told = raw.closed().await;
+    assert_eq!(told.code, CloseCode::Operator, "{told}");
+    assert!(told.detail.contains("during the handshake"), "{told}");
+    drop(raw);
+    plan.freed(2).await;
+    let other = plan.start(2);
+    node.connected_to(&[other.ip]).await;
+    assert_eq!(node.info(other.ip).masternode, Some(1));
+}
+
+/// Whichever side installs the record, and wherever the handshake is at that time.
+#[tokio::test(start_paused = true)]
+async fn a_record_installed_during_a_handshake_leads_to_a_pinned_connection_soon() {
+    for knows_later in [1, 2] {
+        let mut straddled = 0;
+        for at_ms in (5..125).step_by(10) {
+            let mut plan = Plan::new(2, 0);
+            plan.timing.dial_grace = Duration::ZERO;
+            let wire = sim::clean_wire();
+            let directory = without(&plan, 3 - knows_later);
+            let later = sim::start_knowing(&plan, knows_later, directory, &wire);
+            let other = sim::start(&plan, 3 - knows_later, &wire);
+            tokio::time::sleep(Duration::from_millis(at_ms)).await;
+            install_on(&[&later], &plan).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            for (here, there) in [(&later, &other), (&other, &later)] {
+                let index = plan
+                    .addresses
+                    .iter()
+                    .position(|one| there.ip == (*one).into());
+                assert_eq!(here.info(there.ip).masternode, index, "{at_ms} ms");
+                assert_eq!(here.info(there.ip).record_serial, Some(1), "{at_ms} ms");
+            }
+            let refused = later.net.refused().into_iter();
+            straddled += refused
+                .filter(|one| one.3.detail.contains("during the handshake"))
+                .count();
+        }
+        assert!(straddled > 0, "no handshake was refused");
+    }
 }
 
 /// A file whose writes wait until they are let through.
