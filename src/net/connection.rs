@@ -8,8 +8,8 @@
 //! ```
 //!
 //! For the rest of the node, one peer's events come in this order: Connected, messages,
-//! Disconnected; and a connection that replaces another is announced only when the events of the
-//! one before it are all delivered. Readers wait until Connected is delivered. A consumer that is
+//! Disconnected; and a connection that replaces another is announced only when the events of all
+//! those before it are delivered. Readers wait until Connected is delivered. A consumer that is
 //! behind holds back only the stream that it is behind on, never the keepalive.
 //!
 //! The end: QUIC's connection dies, or [`Peer::end`] was called, or nothing came for the silence
@@ -96,9 +96,9 @@ pub(super) struct Established {
     pub writer: FrameWriter,
     /// The peer's keepalive stream.
     pub reader: FrameReader,
-    /// Cancelled when the events of an earlier connection of the peer are all delivered.
+    /// Cancelled when the events of all earlier connections of the peer are delivered.
     pub predecessor: CancellationToken,
-    /// Cancelled when this connection's events are all delivered.
+    /// Cancelled when this connection's events are delivered too.
     pub gone: CancellationToken,
     /// What all connections share.
     pub surroundings: Arc<Surroundings>,
@@ -121,7 +121,16 @@ struct Shared {
 impl Established {
     /// Runs the connection to its end.
     pub(super) async fn run(self) {
-        let _gone = self.gone.drop_guard();
+        let gone = self.gone.clone().drop_guard();
+        let predecessor = self.predecessor.clone();
+        // In a box, so that nothing of the connection is held any more by what waits after it.
+        Box::pin(self.live()).await;
+        // One that ended before it was announced has not waited for the events before its own yet.
+        predecessor.cancelled().await;
+        drop(gone);
+    }
+
+    async fn live(self) {
         let shared = Arc::new(Shared {
             peer: self.peer,
             surroundings: self.surroundings,

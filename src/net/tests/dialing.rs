@@ -124,6 +124,44 @@ async fn events_of_a_peer_come_as_connected_and_disconnected_in_turn() {
     }
 }
 
+/// A consumer that is behind hears of a connection's end before it hears of a later connection, also
+/// when there was one between them that it never heard of.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_heard_of_leaves_the_order_of_events_as_it_is() {
+    let plan = Plan::new(2, 0);
+    let wire = sim::clean_wire();
+    let (mut low, high) = (sim::start(&plan, 1, &wire), sim::start(&plan, 2, &wire));
+    low.connected_to(&[high.ip]).await;
+    high.connected_to(&[low.ip]).await;
+    // More messages than the mempool's channel takes.
+    for _ in 0..low.transactions.max_capacity() + 10 {
+        let message = TransactionsMessage::Announce(Vec::new());
+        high.net.send_transactions(low.ip, message).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..2 {
+        let last = low.info(high.ip).connection;
+        let again = CloseReason::new(CloseCode::Operator, "once more");
+        low.net.disconnect(high.ip, again).unwrap();
+        low.until("another connection", |peers| {
+            peers.first().is_some_and(|peer| peer.connection > last)
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mut heard = Vec::new();
+    let quiet = Duration::from_secs(5);
+    while let Ok(Some(event)) = tokio::time::timeout(quiet, low.transactions.recv()).await {
+        match event {
+            TransactionsEvent::Connected { .. } => heard.push("connected"),
+            TransactionsEvent::Disconnected { .. } => heard.push("disconnected"),
+            TransactionsEvent::Message { .. } => {}
+        }
+    }
+    assert_eq!(heard, ["connected", "disconnected", "connected"]);
+}
+
 /// The old network stored writers under a bare IP and looked them up under "IP:PORT".
 #[tokio::test]
 async fn a_port_is_no_part_of_a_peers_key() {
