@@ -266,39 +266,13 @@ impl Manager {
         }
     }
 
-    /// Turns a banned arrival away, unless it is to be told why now: then its handshake goes on
-    /// until its key is known. An address must be proved first, so that forged packets neither use
-    /// up its turn nor cost a handshake.
-    fn turn_banned_away(&mut self, ip: PeerIp, incoming: Incoming) -> Option<Incoming> {
-        let now_ms = self.clock.now_ms();
-        if self.state.bans.get(ip, now_ms).is_none() {
-            return Some(incoming);
-        }
-        if !incoming.remote_address_validated() {
-            ask_again(ip, incoming);
-            return None;
-        }
-        if self.state.bans.may_tell(ip, now_ms) {
-            return Some(incoming);
-        }
-        incoming.refuse();
-        None
-    }
-
     /// Dials the first who is due.
     fn dial_due(&mut self) {
         let Some(ip) = self.state.known.take_due(Instant::now()) else {
             return;
         };
         self.state.known_changed = true;
-        let now_ms = self.clock.now_ms();
-        if let Some(ban) = self.state.bans.get(ip, now_ms) {
-            let left = Duration::from_millis(ban.until_ms - now_ms);
-            // Looked at again now and then, since the time of day may be set.
-            let delay = left.min(self.config.timing.backoff_limit);
-            self.state
-                .known
-                .postpone(ip, delay, (Instant::now(), now_ms));
+        if self.put_off_while_banned(ip) {
             return;
         }
         let Some(address) = self.state.known.dialing(ip) else {

@@ -1,8 +1,12 @@
-//! Bans in the manager: what they do to a connection, and where they come from.
+//! Bans in the manager: what they do to arrivals, dials and connections, and where they come from.
 
+use std::time::Duration;
+
+use quinn::Incoming;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::Manager;
+use super::{Manager, ask_again};
 use crate::net::bans::BanError;
 use crate::net::faults::{FAULT_BAN, Fault, MASTERNODE_FAULT_BAN};
 use crate::types::{Ban, BannedBy, PeerIp};
@@ -40,6 +44,38 @@ impl Manager {
                 reply.send((lifted, self.publish_bans())).ok();
             }
         }
+    }
+
+    /// Turns a banned arrival away, unless it is to be told why now: then its handshake goes on
+    /// until its key is known. An address must be proved first, so that forged packets neither use
+    /// up its turn nor cost a handshake.
+    pub(super) fn turn_banned_away(&mut self, ip: PeerIp, incoming: Incoming) -> Option<Incoming> {
+        let now_ms = self.clock.now_ms();
+        if self.state.bans.get(ip, now_ms).is_none() {
+            return Some(incoming);
+        }
+        if !incoming.remote_address_validated() {
+            ask_again(ip, incoming);
+            return None;
+        }
+        if self.state.bans.may_tell(ip, now_ms) {
+            return Some(incoming);
+        }
+        incoming.refuse();
+        None
+    }
+
+    /// Whether the dial of an address is put off because the address is banned.
+    pub(super) fn put_off_while_banned(&mut self, ip: PeerIp) -> bool {
+        let now = (Instant::now(), self.clock.now_ms());
+        let Some(ban) = self.state.bans.get(ip, now.1) else {
+            return false;
+        };
+        let left = Duration::from_millis(ban.until_ms - now.1);
+        // Looked at again now and then, since the time of day may be set.
+        let delay = left.min(self.config.timing.backoff_limit);
+        self.state.known.postpone(ip, delay, now);
+        true
     }
 
     /// A peer sent bytes that cannot be honest, from an address that it has proved.
@@ -105,7 +141,7 @@ impl Manager {
         let lifted: Vec<PeerIp> = banned
             .filter(|ip| only.is_none_or(|only| only == *ip))
             .collect();
-        let now = (tokio::time::Instant::now(), now_ms);
+        let now = (Instant::now(), now_ms);
         for ip in &lifted {
             self.state.bans.lift(*ip);
             self.state.known.dial_soon(*ip, now);
