@@ -84,6 +84,8 @@ pub(super) struct ConnectionEnd {
     pub lasted: Duration,
     /// What the peer did that no honest one does.
     pub fault: Option<Fault>,
+    /// Whether it stands in the log at `info`, as its beginning did.
+    pub logged: bool,
 }
 
 /// An established connection that is about to run.
@@ -274,6 +276,7 @@ impl Shared {
             by_us,
             lasted: self.peer.meter.age(),
             fault: self.peer.fault(),
+            logged: self.peer.facts().logged,
         }
     }
 

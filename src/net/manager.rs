@@ -354,15 +354,7 @@ impl Manager {
             );
             return;
         }
-        tracing::info!(
-            peer.ip = %end.ip,
-            connection = end.id,
-            direction = ?end.direction,
-            lasted_s = end.lasted.as_secs(),
-            by_us = end.by_us,
-            reason = %end.reason,
-            "disconnected"
-        );
+        log_disconnected(&end);
         self.count(|counts| *counts.ended.entry(end.reason.code).or_default() += 1);
         let now = (Instant::now(), self.clock.now_ms());
         self.state.known.note_end(&end, now.1);
@@ -462,6 +454,23 @@ impl Manager {
             .shut_down(code as u32, &detail, FLUSH_LIMIT)
             .await;
     }
+}
+
+fn log_disconnected(end: &ConnectionEnd) {
+    if !end.logged {
+        return tracing::debug!(
+            peer.ip = %end.ip, connection = end.id, reason = %end.reason, "disconnected"
+        );
+    }
+    tracing::info!(
+        peer.ip = %end.ip,
+        connection = end.id,
+        direction = ?end.direction,
+        lasted_s = end.lasted.as_secs(),
+        by_us = end.by_us,
+        reason = %end.reason,
+        "disconnected"
+    );
 }
 
 /// Has an arrival prove its address, at no cost here.

@@ -46,6 +46,8 @@ pub(super) struct PeerFacts {
     pub clock_offset_ms: i64,
     /// How often the pair had connected before.
     pub reconnects: u64,
+    /// Whether what it does stands in the log above `debug`: any number of strangers may come.
+    pub logged: bool,
 }
 
 /// A registered connection. Its tasks end when [`Peer::end`] was called or QUIC's connection dies.

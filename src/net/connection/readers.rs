@@ -88,7 +88,8 @@ fn refuse_unknown(shared: &Shared, recv: &mut RecvStream) {
 
 /// A consensus or proposal stream of a peer that is not pinned. A masternode whose record is
 /// missing here may rightly believe that it is: its stream is refused and the connection stays, or
-/// two operators who exchange records one after the other would see a flapping connection.
+/// two operators who exchange records one after the other would see a flapping connection. It may
+/// open such streams as fast as it likes: the operator is warned of the first.
 fn refuse_unpinned(shared: &Shared, recv: &mut RecvStream) -> Result<(), ReadFailure> {
     let both_masternodes = shared.surroundings.own_role == Role::Masternode
         && shared.peer.facts().hello.role == Role::Masternode;
@@ -98,10 +99,15 @@ fn refuse_unpinned(shared: &Shared, recv: &mut RecvStream) -> Result<(), ReadFai
             detail: "only pinned masternodes may open consensus and proposal streams".into(),
         });
     }
-    tracing::warn!(
-        peer.ip = %shared.peer.ip(),
-        "consensus stream refused: this node holds no usable record of that masternode"
-    );
+    let facts = shared.peer.facts();
+    if shared.open_once(StreamKind::Consensus).is_ok() && facts.logged {
+        tracing::warn!(
+            peer.ip = %facts.ip,
+            "consensus stream refused: this node holds no usable record of that masternode"
+        );
+    } else {
+        tracing::debug!(peer.ip = %facts.ip, "a consensus or proposal stream is refused");
+    }
     // The only error says that the stream is over already.
     recv.stop(NOT_ALLOWED).ok();
     Ok(())

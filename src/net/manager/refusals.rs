@@ -20,8 +20,9 @@ const MAX_UNPROVED: usize = 10;
 const UNPROVED_EVERY_MS: u64 = 1_000;
 /// How long they are shown.
 pub(in crate::net) const REFUSED_FOR_MS: u64 = 3_600_000;
-/// Lines in the log a minute, without those about masternodes: any number of strangers may come.
-const LINES_PER_MINUTE: u32 = 60;
+/// Refusals and connections in the log a minute, without those of masternodes and those that this
+/// node dialed: any number of strangers may come.
+const LOGGED_PER_MINUTE: u32 = 60;
 
 /// A refused or failed handshake.
 #[derive(Clone, Debug)]
@@ -50,8 +51,8 @@ impl Refused {
 pub(in crate::net) struct RefusalList {
     shown: VecDeque<Refused>,
     unproved_at_ms: Option<u64>,
-    /// The minute of the newest line in the log, and how many lines there were in it.
-    lines: (u64, u32),
+    /// The minute of the newest that is in the log, and how many there were in it.
+    logged: (u64, u32),
 }
 
 impl RefusalList {
@@ -97,14 +98,14 @@ impl RefusalList {
         true
     }
 
-    /// Whether one more line about strangers may stand in the log.
+    /// Whether one more stranger may stand in the log.
     fn may_log(&mut self, at_ms: u64) -> bool {
         let minute = at_ms / 60_000;
-        if self.lines.0 != minute {
-            self.lines = (minute, 0);
+        if self.logged.0 != minute {
+            self.logged = (minute, 0);
         }
-        self.lines.1 += 1;
-        self.lines.1 <= LINES_PER_MINUTE
+        self.logged.1 += 1;
+        self.logged.1 <= LOGGED_PER_MINUTE
     }
 }
 
@@ -127,22 +128,27 @@ impl Manager {
         let at_ms = self.clock.now_ms();
         let known = &mut self.state.known;
         known.refused(ip, direction, (&reason, by_us), at_ms);
-        let recorded = self.pins.directory().by_ip(ip).is_some();
-        let refused = &mut self.state.refused;
-        let news = refused.note(Refused {
+        let news = self.state.refused.note(Refused {
             at_ms,
             ip,
             proved: true,
             direction,
             reason: reason.clone(),
         });
-        if news && (recorded || direction == Direction::Outbound || refused.may_log(at_ms)) {
+        if news && self.may_log(ip, direction) {
             tracing::info!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
         } else {
             tracing::debug!(peer.ip = %ip, ?direction, by_us, reason = %reason, "not connected");
         }
         self.state.refused_changed = true;
         self.state.known_changed = true;
+    }
+
+    /// Whether a refusal or a connection may stand in the log at `info`; at `debug` it may always.
+    pub(super) fn may_log(&mut self, ip: PeerIp, direction: Direction) -> bool {
+        let recorded = self.pins.directory().by_ip(ip).is_some();
+        let chosen = recorded || direction == Direction::Outbound;
+        chosen || self.state.refused.may_log(self.clock.now_ms())
     }
 
     /// Notes the failure of an arrival whose address may be forged.
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn the_log_has_room_for_so_many_strangers_a_minute() {
         let mut list = RefusalList::default();
-        let lines = (0..120_000).step_by(100).filter(|at| list.may_log(*at));
-        assert_eq!(lines.count(), 2 * LINES_PER_MINUTE as usize);
+        let logged = (0..120_000).step_by(100).filter(|at| list.may_log(*at));
+        assert_eq!(logged.count(), 2 * LOGGED_PER_MINUTE as usize);
     }
 }

@@ -144,16 +144,7 @@ impl Manager {
         }
         let welcome = self.welcome_for(&new);
         let (predecessor, gone) = self.succeed(&new);
-        let facts = peer.facts();
-        tracing::info!(
-            peer.ip = %new.ip,
-            peer.node = %new.node_id.short(),
-            peer.name = facts.masternode.as_ref().map(|(_, name)| name.as_str()),
-            direction = ?new.direction,
-            connection = facts.id,
-            agent = new.hello.agent,
-            "connected"
-        );
+        log_connected(peer.facts());
         self.count(|counts| *counts.established.entry(new.direction).or_default() += 1);
         let facts = peer.facts();
         self.state.known.connected(facts);
@@ -189,6 +180,7 @@ impl Manager {
     }
 
     fn make_peer(&mut self, new: &Authenticated, restarted: bool) -> Arc<Peer> {
+        let logged = self.may_log(new.ip, new.direction);
         let directory = self.pins.directory();
         let masternode = new.masternode.and_then(|index| {
             let name = directory.name(index)?.to_string();
@@ -212,6 +204,7 @@ impl Manager {
             connected_at_ms: self.clock.now_ms(),
             clock_offset_ms: new.clock_offset_ms,
             reconnects: self.state.known.count_reconnect(new.ip, restarted),
+            logged,
         };
         let timing = self.config.timing;
         let (quic, meter) = (new.quic.clone(), new.meter.clone());
@@ -264,6 +257,21 @@ impl Manager {
             }
         }
     }
+}
+
+fn log_connected(facts: &PeerFacts) {
+    if !facts.logged {
+        return tracing::debug!(peer.ip = %facts.ip, connection = facts.id, "connected");
+    }
+    tracing::info!(
+        peer.ip = %facts.ip,
+        peer.node = %facts.node_id.short(),
+        peer.name = facts.masternode.as_ref().map(|(_, name)| name.as_str()),
+        direction = ?facts.direction,
+        connection = facts.id,
+        agent = facts.hello.agent,
+        "connected"
+    );
 }
 
 fn newer_instance() -> CloseReason {

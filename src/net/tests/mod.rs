@@ -27,6 +27,7 @@ mod flood;
 mod identities;
 mod keepalive;
 mod link;
+mod log;
 mod raw;
 mod refusals;
 mod rotation;
