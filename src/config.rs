@@ -44,7 +44,7 @@ pub struct Config {
     /// Whether full nodes without a record may connect.
     #[serde(default = "default_accept_unpinned")]
     pub accept_unpinned: bool,
-    /// The most connected nodes without a record.
+    /// The most connected nodes without a record, configured peers not counted.
     #[serde(default = "default_max_unpinned")]
     pub max_unpinned: usize,
     /// What is logged, in the form of `tracing`'s filters.

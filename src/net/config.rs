@@ -24,13 +24,13 @@ pub struct NetConfig {
     pub listen_port: u16,
     /// Peers that the operator configured.
     pub configured_peers: Vec<SocketAddr>,
-    /// Peers of an earlier run: dialed at once, preferred or not.
+    /// Peers of an earlier run: dialed at once, preferred or not, while there are slots for them.
     pub earlier_peers: Vec<SocketAddr>,
     /// Bans of an earlier run.
     pub bans: Vec<Ban>,
     /// Whether unpinned full nodes may connect.
     pub accept_unpinned: bool,
-    /// The most unpinned peers.
+    /// The most peers that neither a record nor the operator names, whoever dialed.
     pub max_unpinned: usize,
     /// The software's name and version.
     pub agent: String,

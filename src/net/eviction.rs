@@ -1,8 +1,8 @@
-//! Who of the unpinned arrivals gives way when there are too many. Pure.
+//! Who of the strangers gives way when there are too many. Pure.
 //!
-//! Masternodes with a record and peers that this node dials have slots of their own and never give
-//! way. The others share `max_unpinned` slots, and one prefix (/24 of IPv4, /64 of IPv6) has at most
-//! half of them. A newcomer beyond either bound is ranked with those that are there, and whoever
+//! Masternodes with a record and peers that the operator configured have slots of their own and never
+//! give way, whoever dialed. The others, those of an earlier run among them, share `max_unpinned`
+//! slots, and one prefix (/24 of IPv4, /64 of IPv6) has at most half of them. A newcomer beyond either bound is ranked with those that are there, and whoever
 //! ranks last goes, which may be the newcomer itself:
 //!
 //! 1. one whose chain has not moved for [`STALLED_AFTER`], before all others;
@@ -23,7 +23,7 @@ use crate::types::PeerIp;
 /// network's slots.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(1_200);
 
-/// One unpinned arrival.
+/// One stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     /// Its address.

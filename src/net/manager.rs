@@ -275,6 +275,9 @@ impl Manager {
         if self.put_off_while_banned(ip) {
             return;
         }
+        if self.is_surplus(ip) {
+            return self.state.known.give_up(ip);
+        }
         let Some(address) = self.state.known.dialing(ip) else {
             return;
         };

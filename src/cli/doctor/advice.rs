@@ -58,7 +58,9 @@ pub(super) fn next_step(code: &str, case: &Case) -> String {
             )
         }
         ("full", true) => {
-            "raise max_unpinned in timed.toml, or put the peer's record in certs/".into()
+            format!(
+                "in timed.toml, raise max_unpinned or name {peer} in peers; or put its record in certs/"
+            )
         }
         ("full", false) => format!(
             "{peer} has no place for a node without a record: use another peer, or ask its operator"

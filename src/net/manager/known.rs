@@ -1,7 +1,7 @@
 //! Everyone known: where to dial them, when the next dial is due, and what last happened.
 //!
 //! Masternodes and configured peers are dialed for ever, peers of an earlier run until they have
-//! failed [`MAX_EARLIER_FAILURES`] times in a row. Whoever else connects is remembered, at most
+//! failed [`MAX_EARLIER_FAILURES`] times in a row or strangers have all slots. Whoever else connects is remembered, at most
 //! [`MAX_REMEMBERED`] of them, the longest gone forgotten first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -196,6 +196,21 @@ impl KnownPeers {
     /// All records.
     pub(crate) fn records(&self) -> &BTreeMap<PeerIp, Arc<KnownRecord>> {
         &self.records
+    }
+
+    /// Whether a record or the operator names this peer, and not only the past of this node.
+    pub(crate) fn is_chosen(&self, ip: PeerIp) -> bool {
+        let known = self.records.get(&ip);
+        known.is_some_and(|record| record.recorded || record.configured)
+    }
+
+    /// A peer of an earlier run is not dialed any more.
+    pub(crate) fn give_up(&mut self, ip: PeerIp) {
+        self.unschedule(ip);
+        let record = self.record(ip);
+        record.earlier = false;
+        record.link = Link::Idle;
+        self.forget_surplus();
     }
 
     /// When the next dial is due.

@@ -20,8 +20,8 @@ const MAX_UNPROVED: usize = 10;
 const UNPROVED_EVERY_MS: u64 = 1_000;
 /// How long they are shown.
 pub(in crate::net) const REFUSED_FOR_MS: u64 = 3_600_000;
-/// Refusals and connections in the log a minute, without those of masternodes and those that this
-/// node dialed: any number of strangers may come.
+/// Refusals and connections in the log a minute, without those of masternodes, of configured peers and
+/// of whom this node dialed: any number of strangers may come.
 const LOGGED_PER_MINUTE: u32 = 60;
 
 /// A refused or failed handshake.
@@ -146,8 +146,7 @@ impl Manager {
 
     /// Whether a refusal or a connection may stand in the log at `info`; at `debug` it may always.
     pub(super) fn may_log(&mut self, ip: PeerIp, direction: Direction) -> bool {
-        let recorded = self.pins.directory().by_ip(ip).is_some();
-        let chosen = recorded || direction == Direction::Outbound;
+        let chosen = direction == Direction::Outbound || self.state.known.is_chosen(ip);
         chosen || self.state.refused.may_log(self.clock.now_ms())
     }
 

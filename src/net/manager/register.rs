@@ -14,6 +14,7 @@ use crate::net::endpoint::widen;
 use crate::net::eviction::{self, Candidate, Slot};
 use crate::net::handshake::Authenticated;
 use crate::net::peer::{Peer, PeerFacts};
+use crate::types::PeerIp;
 use crate::wire::{CloseCode, CloseReason, Role, Welcome};
 
 /// How long the acceptor of a winning connection leaves it to the dialer to close the loser.
@@ -38,6 +39,12 @@ impl Manager {
         close(&new.quic, &reason);
         match new.direction {
             Direction::Inbound => self.refused(new.ip, new.direction, reason, true),
+            // It is of an earlier run, and others have taken the slots while it was dialed.
+            Direction::Outbound if reason.code == CloseCode::Full => {
+                tracing::debug!(peer.ip = %new.ip, reason = %reason, "not kept");
+                self.state.known.give_up(new.ip);
+                self.state.known_changed = true;
+            }
             Direction::Outbound => self.dial_failed(new.ip, reason, true),
         }
     }
@@ -82,23 +89,12 @@ impl Manager {
         }
     }
 
-    /// A slot for a peer that is not connected yet; another unpinned arrival may have to give way.
+    /// A slot for a peer that is not connected yet; another stranger may have to give way.
     fn find_free_slot(&self, new: &Authenticated) -> Result<(), CloseReason> {
-        if new.masternode.is_some() || new.direction == Direction::Outbound {
-            // This node dials only whom its operator, a record or its own past names.
+        if new.masternode.is_some() || self.state.known.is_chosen(new.ip) {
             return Ok(());
         }
-        let arrived = self.state.registry.values().filter(|peer| {
-            let inbound = peer.facts().direction == Direction::Inbound;
-            inbound && peer.masternode().is_none() && !peer.is_ending()
-        });
-        let there: Vec<Candidate> = arrived
-            .map(|peer| Candidate {
-                ip: peer.ip(),
-                age: peer.meter.age(),
-                moved: peer.tip_height() > peer.facts().hello.tip_height,
-            })
-            .collect();
+        let there = self.strangers();
         match eviction::find_slot(new.ip, &there, self.config.max_unpinned) {
             Slot::Free => Ok(()),
             Slot::InPlaceOf(ip) => {
@@ -119,6 +115,27 @@ impl Manager {
                 Err(CloseReason::new(CloseCode::Full, detail))
             }
         }
+    }
+
+    /// Those who share the slots for peers without a record, whoever dialed.
+    fn strangers(&self) -> Vec<Candidate> {
+        let strangers = self.state.registry.values().filter(|peer| {
+            let chosen = peer.masternode().is_some() || self.state.known.is_chosen(peer.ip());
+            !chosen && !peer.is_ending()
+        });
+        strangers
+            .map(|peer| Candidate {
+                ip: peer.ip(),
+                age: peer.meter.age(),
+                moved: peer.tip_height() > peer.facts().hello.tip_height,
+            })
+            .collect()
+    }
+
+    /// Whether only this node's past speaks for a peer, and strangers have all slots.
+    pub(super) fn is_surplus(&self, ip: PeerIp) -> bool {
+        let slot = || eviction::find_slot(ip, &self.strangers(), self.config.max_unpinned);
+        !self.state.known.is_chosen(ip) && slot() != Slot::Free
     }
 
     fn register(&mut self, new: Authenticated, displaced_for: Option<CloseReason>) {

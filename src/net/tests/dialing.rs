@@ -397,6 +397,56 @@ async fn a_configured_peer_needs_no_slot_for_strangers() {
     node.connected_to(&[stranger.ip, chosen.ip]).await;
 }
 
+/// Who dials whom says nothing about whom the operator chose.
+#[tokio::test(start_paused = true)]
+async fn a_configured_peer_that_dials_needs_no_slot_for_strangers_and_keeps_its_own() {
+    let mut plan = Plan::new(1, 2);
+    plan.timing.backoff_limit = Duration::from_secs(30);
+    let wire = sim::clean_wire();
+    let mut config = plan.config(1);
+    // Nobody answers there, so the chosen peer is the one that dials.
+    config.configured_peers = vec![plan.ip(2).with_port(1)];
+    config.max_unpinned = 0;
+    let node = sim::start_with(&plan, 1, config, &wire);
+    let (chosen, stranger) = (sim::start(&plan, 2, &wire), sim::start(&plan, 3, &wire));
+    assert_eq!(stranger.refused_with(node.ip).await.code, CloseCode::Full);
+    let peers = node.connected_to(&[chosen.ip]).await;
+    assert_eq!(peers[0].direction, Direction::Inbound);
+    // Longer than a peer without progress may stay when others want its slot.
+    tokio::time::sleep(Duration::from_secs(1_500)).await;
+    assert_eq!(node.info(chosen.ip).connection, peers[0].connection);
+}
+
+/// Else each restart would add the strangers of the run before to those that come.
+#[tokio::test(start_paused = true)]
+async fn strangers_of_an_earlier_run_count_among_the_strangers() {
+    let mut plan = Plan::new(0, 4);
+    for (at, address) in plan.addresses.iter_mut().enumerate() {
+        // Each in a network of its own, which has half of the slots.
+        *address = SocketAddr::from(([10, 0, at as u8, 1], 24_200));
+    }
+    let wire = sim::clean_wire();
+    let mut config = plan.config(1);
+    config.max_unpinned = 2;
+    config.earlier_peers = vec![plan.address(2), plan.address(3), plan.address(4)];
+    let others: Vec<Node> = (2..=4).map(|seed| sim::start(&plan, seed, &wire)).collect();
+    let node = sim::start_with(&plan, 1, config, &wire);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(node.net.peers().len(), 2);
+    assert_eq!(node.net.refused(), [], "the third is dropped quietly");
+    let connected = others.iter().filter(|one| !one.net.peers().is_empty());
+    assert_eq!(connected.count(), 2);
+
+    // One that dials meets the same bound, and a slot that becomes free is for whoever comes.
+    let mut config = plan.config(4);
+    config.configured_peers = vec![plan.address(1)];
+    let [kept, leaving, _surplus] = others.try_into().ok().unwrap();
+    let newcomer = sim::start_with(&plan, 4, config, &wire);
+    assert_eq!(newcomer.refused_with(node.ip).await.code, CloseCode::Full);
+    leaving.stop().await;
+    node.connected_to(&[kept.ip, newcomer.ip]).await;
+}
+
 /// Peers without a record that had connected in an earlier run are not dialed for ever.
 #[tokio::test(start_paused = true)]
 async fn an_earlier_peer_that_is_gone_is_given_up_and_a_configured_one_is_not() {
