@@ -152,7 +152,8 @@ impl KnownPeers {
     }
 
     /// Other masternode records are in force: those that they name are dialed, where they say. A
-    /// masternode that has moved is no longer dialed at its old address.
+    /// masternode that has moved is no longer dialed at its old address. `own_ip` is where this node's
+    /// own record says it is, if there is one.
     pub(crate) fn use_records(
         &mut self,
         directory: &MasternodeDirectory,
@@ -160,6 +161,8 @@ impl KnownPeers {
         now: (Instant, u64),
     ) {
         self.own_ip = own_ip.or(self.own_ip);
+        self.recorded |= own_ip.is_some();
+        let own_dialed = self.own_dialed();
         let left: Vec<PeerIp> = (self.records.values())
             .filter(|record| record.recorded && directory.by_ip(record.ip).is_none())
             .map(|record| record.ip)
@@ -179,7 +182,7 @@ impl KnownPeers {
             let known = self.records.get(&ip);
             let unchanged =
                 known.is_some_and(|known| known.recorded && known.port == Some(record.port));
-            if unchanged || Some(ip) == self.own_ip {
+            if unchanged || Some(ip) == own_dialed {
                 continue;
             }
             let known = self.record(ip);

@@ -156,6 +156,23 @@ async fn a_full_node_whose_record_is_installed_becomes_a_masternode_at_once() {
     .await;
 }
 
+/// A full node behind the public address of a masternode takes that masternode's new record too.
+#[tokio::test(start_paused = true)]
+async fn a_full_node_behind_a_masternodes_address_follows_its_record() {
+    let mut plan = Plan::new(1, 1);
+    let wire = sim::clean_wire();
+    let mut config = plan.config(2);
+    config.own_ip = Some(plan.ip(1));
+    let full = sim::start_with(&plan, 2, config, &wire);
+    let moved = plan.address(1).port().wrapping_add(1);
+    plan.records[0] = newer(&plan, 1, |record| record.port = moved);
+    plan.addresses[0].set_port(moved);
+    install_on(&[&full], &plan).await;
+    let masternode = sim::start(&plan, 1, &wire);
+    full.connected_to(&[masternode.ip]).await;
+    assert_eq!(full.info(masternode.ip).masternode, Some(0));
+}
+
 /// The records without that of one masternode.
 fn without(plan: &Plan, seed: u8) -> MasternodeDirectory {
     let mut records = plan.records.clone();
