@@ -4,6 +4,9 @@
 //! TLS (mutual) -> pin of (IP, node id) -> Hello both ways, each checked -> acceptor: slot, Welcome
 //! ```
 //!
+//! The pin of a configured address at its first contact is stored between the peer's Hello and the
+//! Welcome.
+//!
 //! Whoever refuses closes with a code and a sentence. The acceptor's Welcome makes the connection
 //! established; a dialer that has none is not connected, whatever QUIC says. Everything together
 //! is bounded by the handshake timeout.
@@ -21,7 +24,7 @@ use super::faults::Fault;
 use super::frames::{FrameReader, FrameWriter, ReadFailure, read_kind};
 use super::manager::{Ask, PinOrder};
 use super::meter::Meter;
-use super::pins::Admission;
+use super::pins::{Admission, Decision};
 use super::{Direction, tls};
 use crate::env::WallClock;
 use crate::types::{GenesisHash, Network, NodeId, PeerIp, Tip};
@@ -198,10 +201,7 @@ impl HandshakeContext {
         } = attempt;
         let node_id = tls::peer_node_id(quic)
             .map_err(|error| refused(CloseReason::new(CloseCode::TlsRefused, error.to_string())))?;
-        let masternode = match self.check_pin(ip, node_id).await? {
-            Admission::Masternode { index } => Some(index),
-            Admission::Unpinned => None,
-        };
+        let decision = self.check_pin(ip, node_id).await?;
         let meter = Arc::new(Meter::new());
         let stream = quic.open_uni().await.map_err(|error| lost(&error))?;
         let mut writer = FrameWriter::new(stream, StreamKind::Keepalive, meter.clone());
@@ -221,6 +221,15 @@ impl HandshakeContext {
         };
         let clock_offset_ms = (hello.clock_ms as i64).saturating_sub(self.clock.now_ms() as i64);
         let version = self.check(&hello, ip).map_err(refused)?;
+        let masternode = match decision {
+            Decision::Admit(Admission::Masternode { index }) => Some(index),
+            Decision::Admit(Admission::Unpinned) => None,
+            Decision::FirstContact => {
+                // Not before the Hello: a wrong port may lead to a node of another chain.
+                self.trust(ip, node_id).await?;
+                None
+            }
+        };
         let welcome = match direction {
             Direction::Inbound => None,
             Direction::Outbound => match read(quic, &mut reader).await? {
@@ -254,13 +263,25 @@ impl HandshakeContext {
         })
     }
 
-    async fn check_pin(&self, ip: PeerIp, node_id: NodeId) -> Result<Admission, Refusal> {
+    async fn check_pin(&self, ip: PeerIp, node_id: NodeId) -> Result<Decision, Refusal> {
+        self.ask(|reply| Ask::Check { ip, node_id, reply }).await
+    }
+
+    async fn trust(&self, ip: PeerIp, node_id: NodeId) -> Result<(), Refusal> {
+        self.ask(|reply| Ask::Pins(PinOrder::Trust { ip, node_id, reply }))
+            .await
+    }
+
+    /// Asks the manager, which is gone only when the node stops.
+    async fn ask<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Result<T, CloseReason>>) -> Ask,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask::Pins(PinOrder::Check { ip, node_id, reply });
-        let shutting_down = || refused(shutting_down());
-        let asked = self.mailbox.send(ask).await;
-        asked.map_err(|_| shutting_down())?;
-        answer.await.map_err(|_| shutting_down())?.map_err(refused)
+        let asked = self.mailbox.send(ask(reply)).await;
+        asked.map_err(|_| refused(shutting_down()))?;
+        let answer = answer.await.map_err(|_| refused(shutting_down()))?;
+        answer.map_err(refused)
     }
 
     fn own_hello(&self, peer: PeerIp) -> Hello {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use quinn::{Connecting, Incoming};
 use rand::RngExt;
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::connection::{ConnectionEnd, Surroundings};
 use super::endpoint::Endpoint;
 use super::handshake::{Attempt, HandshakeContext, Outcome, Refusal, shutting_down};
 use super::peer::Peer;
-use super::pins::PinPolicy;
+use super::pins::{Decision, PinPolicy};
 use super::{Direction, NetConfig, NetCounts, NetError};
 use crate::env::{Offload, WallClock};
 use crate::types::{Ban, MasternodeDirectory, NodeId, PeerIp};
@@ -58,7 +58,16 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// A request to the manager.
 pub(super) enum Ask {
-    /// What concerns pins and records.
+    /// May this key come from this address?
+    Check {
+        /// The peer's address.
+        ip: PeerIp,
+        /// The key that it has proved to hold.
+        node_id: NodeId,
+        /// The answer.
+        reply: oneshot::Sender<Result<Decision, CloseReason>>,
+    },
+    /// A change of pins and records.
     Pins(PinOrder),
     /// A connection has ended.
     Ended(ConnectionEnd),
@@ -226,6 +235,8 @@ impl Manager {
 
     fn answer(&mut self, ask: Ask) {
         match ask {
+            // A handshake that timed out meanwhile has no use for its answer.
+            Ask::Check { ip, node_id, reply } => drop(reply.send(self.decide(ip, node_id))),
             Ask::Pins(order) => self.order_pins(order),
             Ask::Ended(end) => self.ended(end),
             Ask::Ban(order) => self.order_ban(order),

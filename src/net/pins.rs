@@ -6,8 +6,8 @@
 //! 1. this node's own key: the node has dialed itself;
 //! 2. an address with a masternode record answers only with a pin of that record;
 //! 3. a pin of a record comes only from that record's address;
-//! 4. an address that the operator configured is trusted on first use: its first key is stored, and
-//!    another key is refused until `timed peers forget IP`;
+//! 4. an address that the operator configured is trusted on first use: its first key is stored once
+//!    its Hello is of this chain, and another key is refused until `timed peers forget IP`;
 //! 5. everyone else is refused unless the node takes unpinned peers. Their address is bound to
 //!    their key by the registry, only while they are connected.
 //!

@@ -20,16 +20,16 @@ use crate::wire::{CloseCode, CloseReason};
 
 type Reply<T> = oneshot::Sender<T>;
 
-/// Something that may change what is remembered.
+/// A change of what is remembered.
 pub(in crate::net) enum PinOrder {
-    /// May this key come from this address?
-    Check {
+    /// Store the key of an address at its first contact.
+    Trust {
         /// The peer's address.
         ip: PeerIp,
         /// The key that it has proved to hold.
         node_id: NodeId,
-        /// The answer.
-        reply: Reply<Result<Admission, CloseReason>>,
+        /// The answer: refused when something else has been decided meanwhile.
+        reply: Reply<Result<(), CloseReason>>,
     },
     /// Drop the first-use pin of an address; the answer is whether there was one.
     Forget {
@@ -72,26 +72,14 @@ impl PinWrites {
 }
 
 impl Manager {
-    /// Answers at once what changes nothing; queues the rest.
+    /// Queues a change.
     pub(super) fn order_pins(&mut self, order: PinOrder) {
-        let PinOrder::Check { ip, node_id, reply } = order else {
-            self.state.pin_writes.waiting.push_back(order);
-            return self.write_next();
-        };
-        // A handshake that timed out meanwhile has no use for its answer.
-        match self.decide(ip, node_id) {
-            Ok(Decision::FirstContact) => {
-                let order = PinOrder::Check { ip, node_id, reply };
-                self.state.pin_writes.waiting.push_back(order);
-                self.write_next();
-            }
-            Ok(Decision::Admit(admission)) => drop(reply.send(Ok(admission))),
-            Err(reason) => drop(reply.send(Err(reason))),
-        }
+        self.state.pin_writes.waiting.push_back(order);
+        self.write_next();
     }
 
     /// What this key is worth from this address, bans included.
-    fn decide(&self, ip: PeerIp, node_id: NodeId) -> Result<Decision, CloseReason> {
+    pub(super) fn decide(&self, ip: PeerIp, node_id: NodeId) -> Result<Decision, CloseReason> {
         if let Some(reason) = self.banned(ip) {
             return Err(reason);
         }
@@ -131,11 +119,12 @@ impl Manager {
                 return;
             };
             let change = match &order {
-                PinOrder::Check { ip, node_id, .. } => match self.pins.decide(*ip, *node_id) {
+                PinOrder::Trust { ip, node_id, .. } => match self.decide(*ip, *node_id) {
                     Ok(Decision::FirstContact) => Ok(self.pins.trusting(*ip, *node_id)),
-                    // The change before this one has settled it.
-                    _ => {
-                        self.order_pins(order);
+                    settled => {
+                        if let PinOrder::Trust { reply, .. } = order {
+                            drop(reply.send(settled.map(|_| ())));
+                        }
                         continue;
                     }
                 },
@@ -211,7 +200,7 @@ impl Manager {
                 drop(reply.send(installed));
             }
             order => {
-                if let PinOrder::Check { ip, node_id, .. } = &order {
+                if let PinOrder::Trust { ip, node_id, .. } = &order {
                     tracing::info!(
                         peer.ip = %ip,
                         pin = %node_id,
@@ -281,8 +270,8 @@ impl Manager {
 /// Tells who asked. Whoever has gone away has no use for it.
 fn answer(order: PinOrder, result: Result<bool, PinError>) {
     match order {
-        PinOrder::Check { ip, reply, .. } => {
-            let result = result.map(|_| Admission::Unpinned);
+        PinOrder::Trust { ip, reply, .. } => {
+            let result = result.map(|_| ());
             drop(reply.send(result.map_err(|error| not_stored(ip, &error))));
         }
         PinOrder::Forget { reply, .. } => drop(reply.send(result.map_err(InstallError::from))),

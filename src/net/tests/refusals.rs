@@ -39,6 +39,37 @@ async fn another_genesis_is_refused_and_both_sides_show_both_hashes() {
     );
 }
 
+/// A wrong port may lead to a node of another chain on the same machine.
+#[tokio::test(start_paused = true)]
+async fn a_configured_address_is_not_pinned_to_a_key_of_another_chain() {
+    let plan = Plan::new(1, 1);
+    let wire = sim::clean_wire();
+    let mut config = plan.config(1);
+    config.configured_peers = vec![plan.address(2)];
+    let node = sim::start_with(&plan, 1, config, &wire);
+    let mut elsewhere = plan.config(2);
+    elsewhere.network = Network::Test;
+    let other_key = identity(50, plan.ip(2));
+    let wrong = sim::start_as(&plan, 2, elsewhere, other_key, &wire);
+    for reason in both_refuse(&node, &wrong).await {
+        assert_eq!(reason.code, CloseCode::WrongNetwork, "{reason}");
+    }
+    wrong.stop().await;
+    let right = sim::start(&plan, 2, &wire);
+    node.connected_to(&[right.ip]).await;
+    // Its own key is pinned now.
+    right.stop().await;
+    let _impostor = sim::start_as(&plan, 2, plan.config(2), identity(51, plan.ip(2)), &wire);
+    node.until("a refusal of another key", |_| {
+        let refused = node.net.refused();
+        refused
+            .iter()
+            .any(|one| one.3.code == CloseCode::PinMismatch)
+    })
+    .await;
+    assert!(node.net.peers().is_empty());
+}
+
 #[tokio::test]
 async fn another_network_is_refused_on_both_sides() {
     let plan = Plan::new(2, 0);

@@ -289,7 +289,6 @@ async fn a_slow_disk_holds_back_the_first_contact_and_nobody_else() {
     // The write hangs; a masternode connects all the same.
     let masternode = plan.start(2);
     node.connected_to(&[masternode.ip]).await;
-    assert!(full.net.peers().is_empty());
     go.send(()).unwrap();
     node.connected_to(&[masternode.ip, full.ip]).await;
 }
