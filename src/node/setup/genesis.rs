@@ -104,6 +104,7 @@ pub fn build_genesis(options: &GenesisOptions) -> Result<GenesisReport, SetupErr
     }
     let records = read_records(&options.folder, options.network)?;
     refuse_shared_keys(&records)?;
+    refuse_two_families(&records)?;
     if let Some(name) = options
         .powers
         .keys()
@@ -251,4 +252,19 @@ fn refuse_shared_keys(records: &[MasternodeRecord]) -> Result<(), SetupError> {
         }
     }
     Ok(())
+}
+
+/// A dialer is seen at its address of the family that it dials, which is never the one in its record
+/// when that is of the other family.
+fn refuse_two_families(records: &[MasternodeRecord]) -> Result<(), SetupError> {
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = (records.iter()).partition(|one| one.ip.ip().is_ipv4());
+    match (ipv4.first(), ipv6.first()) {
+        (Some(ipv4), Some(ipv6)) => Err(SetupError::TwoFamilies {
+            ipv4: ipv4.name.clone(),
+            ipv4_at: ipv4.ip,
+            ipv6: ipv6.name.clone(),
+            ipv6_at: ipv6.ip,
+        }),
+        _ => Ok(()),
+    }
 }

@@ -176,6 +176,21 @@ pub enum SetupError {
         /// The second record's name.
         second: String,
     },
+    /// Records name addresses of both families.
+    #[error(
+        "{ipv4} is recorded at {ipv4_at} (IPv4) and {ipv6} at {ipv6_at} (IPv6), and these two could never connect: \
+         make the records of all masternodes with addresses of one family (\"timed init --ip\")"
+    )]
+    TwoFamilies {
+        /// The name of one at an IPv4 address.
+        ipv4: String,
+        /// That address.
+        ipv4_at: PeerIp,
+        /// The name of one at an IPv6 address.
+        ipv6: String,
+        /// That address.
+        ipv6_at: PeerIp,
+    },
 }
 
 impl From<super::files::FilesError> for SetupError {

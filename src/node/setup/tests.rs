@@ -22,13 +22,16 @@ impl Fixture {
         };
         std::fs::create_dir(fixture.certs()).unwrap();
         for (name, at) in names.iter().zip(1u8..) {
-            let report = fixture.init(name, at);
-            for file in &report.public_files {
-                let copy = fixture.certs().join(file.file_name().unwrap());
-                std::fs::copy(file, copy).unwrap();
-            }
+            fixture.collect(&fixture.init(name, at));
         }
         fixture
+    }
+
+    fn collect(&self, report: &InitReport) {
+        for file in &report.public_files {
+            let copy = self.certs().join(file.file_name().unwrap());
+            std::fs::copy(file, copy).unwrap();
+        }
     }
 
     fn init(&self, name: &str, at: u8) -> InitReport {
@@ -275,6 +278,17 @@ fn what_must_be_unique_is() {
     )
     .unwrap();
     fixture.refuses("share the address 127.0.0.1");
+}
+
+#[test]
+fn records_of_two_address_families_are_refused() {
+    let fixture = Fixture::new(&["alpha"]);
+    let beta = InitOptions {
+        ip: "fd00::2".parse().unwrap(),
+        ..fixture.options("beta", 2)
+    };
+    fixture.collect(&init(&beta).unwrap());
+    fixture.refuses("alpha is recorded at 127.0.0.1 (IPv4) and beta at fd00::2 (IPv6)");
 }
 
 #[test]
