@@ -8,7 +8,7 @@
 //!
 //! A body that breaks only a rule which time or agreement can lift (its time is too far ahead of
 //! this clock; it is empty in round 0 before its slot) is held, never given as invalid: it is given
-//! as valid when the clock allows it, or when a quorum has voted for it.
+//! as valid when the clock allows it, or when a quorum has voted for it. Dropped meanwhile, it stays held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -405,12 +405,13 @@ impl Bodies {
 
     /// Whether no rule that binds fresh proposals only holds a valid body back.
     fn released(&self, body: &Body, clock_ms: u64) -> bool {
-        let Some(content) = &body.content else {
-            return true;
-        };
         if body.certified {
             return true;
         }
+        // Whether the rules hold a body that was dropped is known when it is here again.
+        let Some(content) = &body.content else {
+            return false;
+        };
         let time_ms = content.block.header.time_ms;
         let in_parents_slot = self.genesis.slot_at(time_ms) <= self.genesis.slot_at(self.parent_ms);
         let too_early = content.block.transactions.is_empty()

@@ -199,6 +199,38 @@ async fn a_body_ahead_of_the_clock_is_held_until_its_time_or_a_quorum() {
     assert_eq!(f.feed(50_000), [(other.hash(), true)]);
 }
 
+/// Proposers of many rounds could otherwise have a block of whatever time accepted, by pushing it out.
+#[tokio::test(start_paused = true)]
+async fn a_held_body_that_was_dropped_is_fed_only_when_it_is_here_again_and_its_time_has_come() {
+    let mut f = fixture();
+    f.bodies.set_round(Round(40));
+    let held = f.block(1, 60_000, true);
+    f.name(&held, 0);
+    f.arrive(&held, 1, true).unwrap();
+    assert!(f.feed(0).is_empty());
+    let checking = f.block(1, 60_001, true);
+    f.name(&checking, 1);
+    f.arrive(&checking, 1, true).unwrap();
+    assert_eq!(f.bodies.take_unchecked().len(), 1);
+    for round in 2..=MAX_HELD as u32 + 1 {
+        let block = f.block(1, 60_000 + u64::from(round), true);
+        f.name(&block, round);
+        f.arrive(&block, 1, true).unwrap();
+        assert!(f.feed(0).is_empty(), "in round {round}");
+    }
+    f.bodies.checked(Height(1), checking.hash(), Some(true));
+    for dropped in [&held, &checking] {
+        assert!(f.bodies.content(Height(1), dropped.hash()).is_none());
+    }
+    assert!(f.feed(0).is_empty());
+    f.name(&held, 41);
+    f.arrive(&held, 1, true).unwrap();
+    assert!(f.feed(0).is_empty());
+    let fed = f.feed(50_000);
+    assert!(fed.contains(&(held.hash(), true)), "{fed:?}");
+    assert!(!fed.contains(&(checking.hash(), true)), "{fed:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_body_before_its_slot_counts_only_from_round_one_on() {
     let mut f = fixture();
