@@ -75,8 +75,8 @@ enum Verdict {
 
 #[derive(Debug)]
 struct Body {
-    /// The newest round for which something verified names it.
-    named: Option<Round>,
+    /// The rounds for which something verified names it: at most two bodies a round.
+    rounds: BTreeSet<Round>,
     /// A quorum has voted for it.
     certified: bool,
     content: Option<Content>,
@@ -100,7 +100,7 @@ struct Body {
 impl Body {
     fn new(now: Instant) -> Self {
         Self {
-            named: None,
+            rounds: BTreeSet::new(),
             certified: false,
             content: None,
             verdict: Verdict::Unchecked,
@@ -117,7 +117,24 @@ impl Body {
     }
 
     fn is_named(&self) -> bool {
-        self.named.is_some() || self.certified
+        !self.rounds.is_empty() || self.certified
+    }
+
+    /// The newest round for which it is named.
+    fn newest(&self) -> Option<Round> {
+        self.rounds.last().copied()
+    }
+
+    /// Whether it is needed now or was before: by the first of its rounds, since a later proposal
+    /// for an honest block must not postpone it.
+    fn is_due(&self, round: Round) -> bool {
+        self.certified || self.rounds.first().is_some_and(|first| *first <= round)
+    }
+
+    /// How far the nearest of its rounds is from this one.
+    fn distance(&self, round: Round) -> u32 {
+        let distances = self.rounds.iter().map(|named| named.0.abs_diff(round.0));
+        distances.min().unwrap_or_default()
     }
 
     fn is_missing(&self) -> bool {
@@ -160,7 +177,7 @@ impl Bodies {
         self.round = round;
         let height = self.height;
         for ((of, _), body) in &mut self.bodies {
-            if *of == height && body.named == Some(round) && !body.fed {
+            if *of == height && body.rounds.contains(&round) && !body.fed {
                 body.evicted = false;
             }
         }
@@ -179,7 +196,7 @@ impl Bodies {
     ) {
         let body = self.entry(height, block, now);
         let first = !body.is_named();
-        body.named = body.named.max(Some(round));
+        body.rounds.insert(round);
         body.sources.extend(source);
         body.evicted = false;
         if first {
@@ -207,7 +224,9 @@ impl Bodies {
         body.certified = true;
         body.pushed_by = None;
         body.evicted = false;
-        body.named = body.named.or(Some(round));
+        if body.rounds.is_empty() {
+            body.rounds.insert(round);
+        }
         body.sources.extend(source);
     }
 
@@ -294,8 +313,7 @@ impl Bodies {
                 .iter_mut()
                 .filter(|(_, body)| body.content.is_some() && body.pushed_by.is_none())
                 .max_by_key(|((of, _), body)| {
-                    let distance = body.named.unwrap_or_default().0.abs_diff(round.0);
-                    (!body.certified, *of > height, distance)
+                    (!body.certified, *of > height, body.distance(round))
                 });
             let Some((_, body)) = least_needed else {
                 return;
@@ -315,7 +333,7 @@ impl Bodies {
             block: Arc::new(block),
             bytes,
         });
-        body.named = body.named.max(Some(round));
+        body.rounds.insert(round);
         body.verdict = Verdict::Valid;
         body.fed = true;
         self.evict();
@@ -339,7 +357,7 @@ impl Bodies {
     /// The engine was given this verdict in an earlier run.
     pub(super) fn restore_verdict(&mut self, value: &ProposedBlock, now: Instant) {
         let body = self.entry(value.height, value.block, now);
-        body.named = body.named.max(Some(value.round));
+        body.rounds.insert(value.round);
         body.fed = true;
         body.evicted = body.content.is_none();
         body.verdict = match value.valid {
@@ -352,13 +370,14 @@ impl Bodies {
         self.bodies.get(&(height, block))?.content.as_ref()
     }
 
-    /// Blocks of the current height that are named, here, and not yet checked. Each is returned
-    /// once: the answer goes to [`Self::checked`].
+    /// Blocks of the current height that are due, here, and not yet checked: checks, builds and
+    /// commits wait for each other, so that blocks of rounds to come would hold up those of this
+    /// one. Each is returned once: the answer goes to [`Self::checked`].
     pub(super) fn take_unchecked(&mut self) -> Vec<(BlockHash, Arc<Block>)> {
-        let height = self.height;
+        let (height, round) = (self.height, self.round);
         let mut blocks = Vec::new();
         for ((of, hash), body) in &mut self.bodies {
-            let ready = *of == height && body.is_named() && body.verdict == Verdict::Unchecked;
+            let ready = *of == height && body.is_due(round) && body.verdict == Verdict::Unchecked;
             if let (true, Some(content)) = (ready, &body.content) {
                 body.verdict = Verdict::Checking;
                 blocks.push((*hash, content.block.clone()));
@@ -393,7 +412,7 @@ impl Bodies {
             .map(|((_, hash), _)| *hash)?;
         let body = self.bodies.get_mut(&(height, hash))?;
         body.fed = true;
-        let round = body.named.unwrap_or_default();
+        let round = body.newest().unwrap_or_default();
         Some(ProposedBlock {
             height,
             round,
@@ -415,7 +434,7 @@ impl Bodies {
         let time_ms = content.block.header.time_ms;
         let in_parents_slot = self.genesis.slot_at(time_ms) <= self.genesis.slot_at(self.parent_ms);
         let too_early = content.block.transactions.is_empty()
-            && body.named == Some(Round(0))
+            && body.newest() == Some(Round(0))
             && in_parents_slot;
         !too_early && time_ms <= clock_ms.saturating_add(MAX_AHEAD_MS)
     }
@@ -445,7 +464,7 @@ impl Bodies {
 
     /// The newest round for which a body is named.
     pub(super) fn round_of(&self, height: Height, block: BlockHash) -> Option<Round> {
-        self.bodies.get(&(height, block))?.named
+        self.bodies.get(&(height, block))?.newest()
     }
 }
 

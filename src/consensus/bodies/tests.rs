@@ -100,6 +100,31 @@ async fn a_body_is_fed_only_once_something_verified_names_it() {
     assert!(f.feed(6_000).is_empty(), "once");
 }
 
+/// A check takes its turn before the builds and commits that are asked for later.
+#[tokio::test(start_paused = true)]
+async fn a_body_is_checked_when_a_round_that_names_it_has_come_or_a_quorum_wants_it() {
+    let mut f = fixture();
+    let [current, later, wanted] = [6_000, 6_001, 6_002].map(|at| f.block(1, at, true));
+    for (block, rounds) in [(&current, [0, 7]), (&later, [7, 3]), (&wanted, [3, 7])] {
+        for round in rounds {
+            f.name(block, round);
+        }
+        f.arrive(block, 1, true).unwrap();
+    }
+    let due = |f: &mut Fixture| -> Vec<BlockHash> {
+        let due = f.bodies.take_unchecked();
+        due.into_iter().map(|(hash, _)| hash).collect()
+    };
+    assert_eq!(due(&mut f), [current.hash()]);
+    f.bodies
+        .certify(Height(1), wanted.hash(), Round(3), None, f.now);
+    assert_eq!(due(&mut f), [wanted.hash()]);
+    f.bodies.set_round(Round(2));
+    assert!(due(&mut f).is_empty());
+    f.bodies.set_round(Round(4));
+    assert_eq!(due(&mut f), [later.hash()]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn unnamed_bodies_are_bounded_and_only_from_the_proposer() {
     let mut f = fixture();
@@ -146,6 +171,7 @@ async fn bodies_of_other_rounds_and_heights_give_way_to_the_current_ones() {
     let current = f.block(1, 6_000, true);
     f.name(&current, 0);
     f.arrive(&current, 1, true).unwrap();
+    f.name(&current, 2 * MAX_HELD as u32);
     let mut later = Vec::new();
     for round in 0..MAX_HELD as u32 {
         for height in [1, 2] {
@@ -156,8 +182,10 @@ async fn bodies_of_other_rounds_and_heights_give_way_to_the_current_ones() {
         }
     }
     assert!(f.bodies.content(Height(1), current.hash()).is_some());
-    // When its round comes, a body that was dropped is fetched again.
+    // When one of its rounds comes, a body that was dropped is fetched again.
     let last = &later[later.len() - 2];
+    f.name(last, 2 * MAX_HELD as u32);
+    f.arrive(last, 1, true).unwrap();
     let asks_for = |f: &mut Fixture| {
         let requests = f.bodies.take_requests(f.now, &[], |_| vec![tests::ip(2)]);
         requests.contains(&(tests::ip(2), last.hash()))

@@ -31,6 +31,7 @@ impl<P: Ports> Host<P> {
         } else if self.book.height() != self.height {
             self.book = Book::new(self.height, self.validators.clone());
         }
+        self.drop_checks(None);
         self.bodies.set_height(self.height, tip.time_ms);
         self.timers.clear();
         self.running = false;
@@ -206,6 +207,7 @@ impl<P: Ports> Host<P> {
             return;
         }
         self.timers.clear();
+        self.drop_checks(Some(certificate.block));
         let (block, round) = (certificate.block, certificate.round);
         self.bodies
             .certify(self.height, block, round, source, Instant::now());

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -115,6 +115,8 @@ struct Host<P: Ports> {
     bodies: Bodies,
     timers: Timers,
     tasks: JoinSet<Done>,
+    /// Checks of blocks of the current height that have not been answered.
+    checks: BTreeMap<BlockHash, AbortHandle>,
     ready: watch::Receiver<bool>,
     status: watch::Sender<ConsensusStatus>,
 
@@ -203,10 +205,11 @@ impl<P: Ports> Host<P> {
                 biased;
                 () = cancel.cancelled() => return Ok(()),
                 changed = tips.changed() => changed.map_err(|_| ended("chain"))?,
-                Some(done) = self.tasks.join_next() => {
-                    let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-                    self.on_done(done).await?;
-                }
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(done) => self.on_done(done).await?,
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                },
                 Some(reason) = stops.recv() => self.stop_signing(reason).await?,
                 event = inbound.recv() => {
                     self.on_event(event.ok_or(ended("network"))?).await?;

@@ -211,13 +211,14 @@ impl<P: Ports> Host<P> {
     pub(super) async fn feed_body(&mut self) -> Result<bool, ConsensusError> {
         for (hash, block) in self.bodies.take_unchecked() {
             let (ports, height) = (self.ports.clone(), self.height);
-            self.tasks.spawn(async move {
+            let check = self.tasks.spawn(async move {
                 Done::Checked {
                     height,
                     block: hash,
                     result: ports.check_block(block).await,
                 }
             });
+            self.checks.insert(hash, check);
         }
         if !self.running || self.decision.is_some() {
             return Ok(false);
@@ -229,6 +230,18 @@ impl<P: Ports> Host<P> {
         Ok(true)
     }
 
+    /// Ends all checks, or all but that of one block: a decided one would wait for its turn behind
+    /// them. What has begun on another thread ends there, with nobody waiting for it.
+    pub(super) fn drop_checks(&mut self, but: Option<BlockHash>) {
+        self.checks.retain(|block, check| {
+            let stays = but == Some(*block);
+            if !stays {
+                check.abort();
+            }
+            stays
+        });
+    }
+
     pub(super) fn on_checked(
         &mut self,
         height: Height,
@@ -238,6 +251,7 @@ impl<P: Ports> Host<P> {
         if height != self.height {
             return Ok(());
         }
+        self.checks.remove(&block);
         let valid = match result {
             Ok(()) => Some(true),
             Err(ChainError::Invalid(error)) => {

@@ -53,6 +53,7 @@ impl<P: Ports> Host<P> {
             bodies: Bodies::new(setup.genesis.clone(), validators.clone()),
             timers: Timers::default(),
             tasks: JoinSet::new(),
+            checks: BTreeMap::new(),
             ready: ports.watch_ready(),
             status,
             tip,

@@ -1,5 +1,6 @@
 //! Masternodes that break the rules.
 
+use super::fakes::HEAVY_STATE;
 use super::*;
 use crate::consensus::book::Evidence;
 use crate::types::{Proposal, RoundCertificate, Vote, codec};
@@ -110,6 +111,86 @@ async fn an_invalid_block_costs_its_proposer_the_round() {
         matches!(&blamed[..], [one] if one.name == "node-2" && one.last.contains("an invalid block")),
         "{blamed:?}"
     );
+}
+
+/// Signs for one masternode, to others, blocks that take long to check.
+async fn propose_heavy(world: &World, by: usize, rounds: &[u32], to: &[usize]) {
+    let (own, ports) = (ConsensusKey::from(&key(by)), &world.nodes[by].ports);
+    let height = Height(world.height(by) + 1);
+    for (number, round) in rounds.iter().enumerate() {
+        let time_ms = ports.tip.borrow().time_ms + 1 + number as u64;
+        let mut block = ports.build_block(own, time_ms, 1_000).await.unwrap();
+        block.header.state = HEAVY_STATE;
+        let (round, genesis) = (Round(*round), world.genesis.hash());
+        let proposal = Proposal::sign(&key(by), &genesis, height, round, block.hash(), None);
+        let header = BodyHeader {
+            height,
+            round,
+            block: block.hash(),
+        };
+        for to in to {
+            world.inject(by, *to, ConsensusMessage::Proposal(proposal));
+            world.inject_body(by, *to, header, codec::encode(&block));
+        }
+    }
+}
+
+/// The rounds up to the tenth in which it is a masternode's turn.
+fn rounds_of(world: &World, index: usize) -> Vec<u32> {
+    let validators = ValidatorSet::from_genesis(&world.genesis);
+    let (height, own) = (
+        Height(world.height(index) + 1),
+        ConsensusKey::from(&key(index)),
+    );
+    let turns = (0..=10).filter(|round| validators.proposer(height, Round(*round)).key == own);
+    turns.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_of_rounds_to_come_hold_up_no_block_of_this_one() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 4, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let byzantine = (0..4)
+        .find(|index| rounds_of(&world, *index)[0] > 0)
+        .unwrap();
+    let rounds = rounds_of(&world, byzantine);
+    let twice = [rounds.clone(), rounds].concat();
+    let honest: Vec<usize> = ALL.into_iter().filter(|one| *one != byzantine).collect();
+    propose_heavy(&world, byzantine, &twice, &honest).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let at = world.height(0);
+    world.submit();
+    let done = move |world: &World| honest.iter().all(|one| world.height(*one) > at);
+    world.until("the block", 1, done).await;
+    assert_eq!(world.status(0).highest_round, Round(0));
+}
+
+/// The proposer of round 0 keeps one node busy with its block; the others decide in round 1.
+#[tokio::test(start_paused = true)]
+async fn a_decided_block_waits_for_no_check_of_another() {
+    let mut world = World::new(&[1; 7]);
+    let (busy, heavy) = (0, Duration::from_secs(60));
+    world.nodes[busy].ports.heavy = heavy;
+    let all: Vec<usize> = (0..7).collect();
+    for node in &all {
+        world.start(*node).await;
+    }
+    world.reach(&all, 7, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let first = (1..7).find(|index| rounds_of(&world, *index)[0] == 0);
+    let byzantine = first.expect("height 8 is not the busy node's turn");
+    world.filter(move |from, _, _| from != byzantine);
+    propose_heavy(&world, byzantine, &[0, 0], &[busy]).await;
+    let at = world.height(busy);
+    world
+        .until("the decision of the others", 20, |world| {
+            world.height(6) > at
+        })
+        .await;
+    world
+        .until("the same here", 1, |world| world.height(busy) > at)
+        .await;
 }
 
 /// The body of a block that nobody proposed, and a stripped body of one that somebody did, must not

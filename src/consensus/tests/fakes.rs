@@ -24,6 +24,9 @@ use crate::wire::{BodyHeader, ConsensusMessage};
 /// The state commitment that the fake chain finds invalid.
 const INVALID_STATE: StateCommitment = StateCommitment([255; 32]);
 
+/// The state commitment that the fake chain takes long to check.
+pub(super) const HEAVY_STATE: StateCommitment = StateCommitment([254; 32]);
+
 /// Unwinds a node's actor like a crash does.
 pub(super) struct Crashed;
 
@@ -90,6 +93,10 @@ pub(super) struct FakePorts {
     pub(super) mesh: Arc<Mutex<Mesh>>,
     pub(super) plan: Arc<CrashPlan>,
     pub(super) make_invalid: Arc<Mutex<bool>>,
+    /// Checks, builds and commits go one at a time, in the order in which they were asked for.
+    pub(super) writer: Arc<tokio::sync::Mutex<()>>,
+    /// How long a block of [`HEAVY_STATE`] is checked.
+    pub(super) heavy: Duration,
 }
 
 pub(super) fn genesis_tip(genesis: &Genesis) -> Tip {
@@ -164,6 +171,7 @@ impl Ports for FakePorts {
         time_ms: u64,
         max_bytes: usize,
     ) -> Result<Block, ChainError> {
+        let _turn = self.writer.lock().await;
         let tip = *self.tip.borrow();
         let mut left = max_bytes.saturating_sub(1_000);
         let mut transactions = self.mempool.lock().unwrap().clone();
@@ -189,7 +197,12 @@ impl Ports for FakePorts {
     }
 
     async fn check_block(&self, block: Arc<Block>) -> Result<(), ChainError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let _turn = self.writer.lock().await;
+        tokio::time::sleep(match block.header.state {
+            HEAVY_STATE => self.heavy,
+            _ => Duration::from_millis(1),
+        })
+        .await;
         self.check(&block)
     }
 
@@ -198,6 +211,7 @@ impl Ports for FakePorts {
         block: Arc<Block>,
         certificate: CommitCertificate,
     ) -> Result<Tip, ChainError> {
+        let _turn = self.writer.lock().await;
         self.plan.point();
         self.check(&block)?;
         certificate

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::ports::Ports;
 use super::{ConsensusError, ConsensusStatus, host};
 use crate::env::{FileInMemory, Offload, WallClock};
-use crate::net::ConsensusEvent;
+use crate::net::{BodyEvent, ConsensusEvent};
 use crate::types::{
     Address, Amount, Block, BlockHash, CommitCertificate, ConsensusKey, Genesis, GenesisMasternode,
     Height, Network, OutPoint, PeerIp, PublicKey, Round, Signature, Timeouts, Transaction, TxId,
@@ -161,6 +161,8 @@ impl World {
                     mesh: mesh.clone(),
                     plan: Arc::default(),
                     make_invalid: Arc::default(),
+                    writer: Arc::default(),
+                    heavy: Duration::from_secs(1),
                 },
                 state: FileInMemory::default(),
                 ahead_ms: 0,
@@ -347,6 +349,18 @@ impl World {
         let mesh = self.mesh.lock().unwrap();
         let peer = node_ip(from);
         mesh.post(from, to, ConsensusEvent::Message { peer, message });
+    }
+
+    /// A whole body that comes to a node over a link, as if its peer had sent it.
+    fn inject_body(&self, from: usize, to: usize, header: BodyHeader, bytes: Vec<u8>) {
+        let mesh = self.mesh.lock().unwrap();
+        let (peer, bytes) = (node_ip(from), bytes.into());
+        let event = ConsensusEvent::Body {
+            peer,
+            header,
+            event: BodyEvent::Complete { bytes },
+        };
+        mesh.post(from, to, event);
     }
 
     /// Lets virtual time pass until the condition holds; fails after `seconds`.
