@@ -79,12 +79,18 @@ pub(super) enum Added {
     Equivocation { evidence: Box<Evidence>, feed: bool },
 }
 
+/// Where a validator votes once.
+type Slot = (Round, VoteKind, ConsensusKey);
+
 /// The messages of one height.
 #[derive(Debug)]
 pub(super) struct Book {
     height: Height,
     validators: Arc<ValidatorSet>,
-    votes: BTreeMap<(Round, VoteKind, ConsensusKey), Vote>,
+    votes: BTreeMap<Slot, Vote>,
+    /// Votes that only certificates held when they came: to be compared, not to be counted. A
+    /// certificate has an honest signer, so these are of no more rounds than there are.
+    in_certificates: BTreeMap<Slot, Vote>,
     proposals: BTreeMap<Round, Vec<Proposal>>,
     polka: Option<PolkaCertificate>,
     polkas_seen: BTreeSet<(Round, BlockHash)>,
@@ -102,6 +108,7 @@ impl Book {
             height,
             validators,
             votes: BTreeMap::new(),
+            in_certificates: BTreeMap::new(),
             proposals: BTreeMap::new(),
             polka: None,
             polkas_seen: BTreeSet::new(),
@@ -120,9 +127,8 @@ impl Book {
 
     /// Whether a vote can change nothing, so that its signature need not be checked.
     pub(super) fn settled_vote(&self, vote: &Vote) -> bool {
-        let slot = (vote.round, vote.kind, vote.voter);
         self.votes
-            .get(&slot)
+            .get(&slot_of(vote))
             .is_some_and(|held| held.block == vote.block || self.enough_evidence(&vote.voter))
     }
 
@@ -154,19 +160,47 @@ impl Book {
 
     /// Adds a verified vote of a validator.
     pub(super) fn add_vote(&mut self, vote: Vote) -> Added {
-        let slot = (vote.round, vote.kind, vote.voter);
-        if let Some(held) = self.votes.get(&slot) {
-            if held.block == vote.block || self.enough_evidence(&vote.voter) {
-                return Added::Known;
-            }
-            let evidence = Box::new(Evidence::Votes(*held, vote));
-            *self.evidence.entry(vote.voter).or_default() += 1;
+        let slot = slot_of(&vote);
+        if let Some(held) = self.votes.get(&slot).copied() {
             // The engine counts a validator's first vote; a second one would tell it nothing.
-            return Added::Equivocation {
-                evidence,
-                feed: false,
+            let feed = false;
+            return match self.contradiction(held, vote) {
+                Some(evidence) => Added::Equivocation { evidence, feed },
+                None => Added::Known,
             };
         }
+        self.count(vote);
+        let other = self.in_certificates.remove(&slot);
+        match other.and_then(|other| self.contradiction(other, vote)) {
+            Some(evidence) => Added::Equivocation {
+                evidence,
+                feed: true,
+            },
+            None => Added::New,
+        }
+    }
+
+    /// Compares a verified vote, which came in a certificate, with what else its voter has said.
+    pub(super) fn compare(&mut self, vote: Vote) -> Option<Box<Evidence>> {
+        let slot = slot_of(&vote);
+        let held = match self.votes.get(&slot) {
+            Some(held) => *held,
+            None => *self.in_certificates.entry(slot).or_insert(vote),
+        };
+        self.contradiction(held, vote)
+    }
+
+    /// Two votes of one slot for different blocks, unless enough such pairs are known.
+    fn contradiction(&mut self, held: Vote, vote: Vote) -> Option<Box<Evidence>> {
+        if held.block == vote.block || self.enough_evidence(&vote.voter) {
+            return None;
+        }
+        *self.evidence.entry(vote.voter).or_default() += 1;
+        Some(Box::new(Evidence::Votes(held, vote)))
+    }
+
+    /// Keeps the first vote of a slot.
+    fn count(&mut self, vote: Vote) {
         let power = self
             .validators
             .get(&vote.voter)
@@ -178,8 +212,7 @@ impl Book {
         if self.voters.insert(vote.voter) {
             self.voters_power += power;
         }
-        self.votes.insert(slot, vote);
-        Added::New
+        self.votes.insert(slot_of(&vote), vote);
     }
 
     /// Adds a verified proposal of its round's proposer.
@@ -341,6 +374,10 @@ impl Book {
             .map(|vote| vote.voter)
             .collect()
     }
+}
+
+fn slot_of(vote: &Vote) -> Slot {
+    (vote.round, vote.kind, vote.voter)
 }
 
 fn same_proposal(a: &Proposal, b: &Proposal) -> bool {

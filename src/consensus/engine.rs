@@ -247,8 +247,8 @@ fn answer(
             outputs.push(Output::Decided(context::from_commit(&certificate)));
             resume.resume_with(())
         }
-        // Without a target time it follows Decide at once and says the same; equivocation is
-        // recorded by the book as it is seen.
+        // Without a target time it follows Decide at once and says the same; equivocation, in
+        // certificates too, is recorded by the book as it is seen.
         Effect::Finalize(.., resume) => resume.resume_with(()),
         Effect::SignVote(vote, resume) => resume.resume_with(signer.sign_vote(vote)),
         Effect::SignProposal(proposal, resume) => {

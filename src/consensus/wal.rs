@@ -87,6 +87,8 @@ pub(super) fn decode(
 pub(super) struct LogBuffer {
     /// Off at heights at which this node may not sign: their log would look like one that was kept.
     enabled: bool,
+    /// Whether what comes of the own key is this node's: it has passed as such, or was just signed.
+    signing: bool,
     pending: Vec<Vec<u8>>,
     /// How many entries the log holds, its opening included.
     entries: u64,
@@ -107,6 +109,7 @@ impl LogBuffer {
     pub(super) fn new(enabled: bool) -> Self {
         Self {
             enabled,
+            signing: enabled,
             pending: Vec::new(),
             entries: 1,
             signed: false,
@@ -134,6 +137,11 @@ impl LogBuffer {
         buffer
     }
 
+    /// From here on, what comes of the own key was not signed by this node.
+    pub(super) fn stop_signing(&mut self) {
+        self.signing = false;
+    }
+
     pub(super) fn end_replay(&mut self) {
         self.replaying = None;
     }
@@ -144,7 +152,7 @@ impl LogBuffer {
         if !self.enabled {
             return;
         }
-        let own_signature = self.note_own(entry, own);
+        let own_signature = self.signing && self.note_own(entry, own);
         let bytes = codec::encode(entry);
         if let Some(known) = &self.replaying
             && known.contains(&bytes)
@@ -284,6 +292,21 @@ mod tests {
         );
         assert!(buffer.holds_own_vote(&vote(&key, 0)));
         assert!(!buffer.holds_own_vote(&vote(&key, 2)));
+    }
+
+    #[test]
+    fn after_the_stop_nothing_of_the_own_key_is_taken_for_this_nodes() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let own = ConsensusKey::from(&key);
+        let mut buffer = LogBuffer::new(true);
+        buffer.append(&Entry::Vote(vote(&key, 0)), &own);
+        buffer.take().unwrap();
+        buffer.stop_signing();
+        buffer.append(&Entry::Vote(vote(&key, 1)), &own);
+        let batch = buffer.take().unwrap();
+        assert_eq!((batch.entries.len(), batch.signed), (1, None));
+        assert!(buffer.holds_own_vote(&vote(&key, 0)));
+        assert!(!buffer.holds_own_vote(&vote(&key, 1)));
     }
 
     #[test]

@@ -271,6 +271,12 @@ impl CommitCertificate {
         let power = verified_power(validators, sign_all(&self.signatures, digest))?;
         require(validators.is_quorum(power), power, validators)
     }
+
+    /// The votes that it is made of.
+    pub fn votes(&self) -> impl Iterator<Item = Vote> + '_ {
+        let (kind, height, round) = (VoteKind::Precommit, self.height, self.round);
+        votes_of(&self.signatures, kind, height, round, self.block)
+    }
 }
 
 impl PolkaCertificate {
@@ -285,6 +291,29 @@ impl PolkaCertificate {
         let power = verified_power(validators, sign_all(&self.signatures, digest))?;
         require(validators.is_quorum(power), power, validators)
     }
+
+    /// The votes that it is made of.
+    pub fn votes(&self) -> impl Iterator<Item = Vote> + '_ {
+        let (kind, height, round) = (VoteKind::Prevote, self.height, self.round);
+        votes_of(&self.signatures, kind, height, round, self.block)
+    }
+}
+
+fn votes_of(
+    signatures: &[(ConsensusKey, Signature)],
+    kind: VoteKind,
+    height: Height,
+    round: Round,
+    block: BlockHash,
+) -> impl Iterator<Item = Vote> + '_ {
+    signatures.iter().map(move |(voter, signature)| Vote {
+        kind,
+        height,
+        round,
+        block: Some(block),
+        voter: *voter,
+        signature: *signature,
+    })
 }
 
 fn sign_all(
@@ -324,6 +353,18 @@ impl RoundCertificate {
             validators.is_more_than_third(power)
         };
         require(enough, power, validators)
+    }
+
+    /// The votes that it is made of.
+    pub fn votes(&self) -> impl Iterator<Item = Vote> + '_ {
+        self.votes.iter().map(|vote| Vote {
+            kind: vote.kind,
+            height: self.height,
+            round: self.round,
+            block: vote.block,
+            voter: vote.voter,
+            signature: vote.signature,
+        })
     }
 }
 
@@ -368,6 +409,8 @@ mod tests {
     #[test]
     fn a_certificate_proves_only_what_a_quorum_signed() {
         assert_eq!(verify(&certificate()), Ok(()));
+        let genesis = sample_genesis().hash();
+        assert!(certificate().votes().all(|vote| vote.verify(&genesis)));
 
         let mut below = certificate();
         below.signatures.pop();
@@ -435,6 +478,7 @@ mod tests {
             }],
         };
         assert_eq!(certificate.verify(&validators, &genesis.hash()), Ok(()));
+        assert!(certificate.votes().eq([vote]));
         certificate.precommit = true;
         assert!(matches!(
             certificate.verify(&validators, &genesis.hash()),

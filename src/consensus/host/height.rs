@@ -279,9 +279,15 @@ impl<P: Ports> Host<P> {
     pub(super) async fn stop_signing(&mut self, reason: String) -> Result<(), ConsensusError> {
         self.log.append(&Entry::Stopped(reason.clone()), &self.own);
         self.guard.stop(reason);
-        self.engine.set_signing(false);
-        self.build.reset();
+        self.sign_no_more();
         self.flush_log().await
+    }
+
+    /// From here on the engine follows this height without a say in it.
+    pub(super) fn sign_no_more(&mut self) {
+        self.engine.set_signing(false);
+        self.log.stop_signing();
+        self.build.reset();
     }
 
     pub(super) async fn on_done(&mut self, done: Done) -> Result<(), ConsensusError> {

@@ -1,4 +1,5 @@
-//! What comes from peers: admission, verification, the book, the engine.
+//! What comes from peers: admission, verification, the book, the engine. Certificates have a file of
+//! their own.
 //!
 //! The order is the defence: unknown heights, rounds and signers and all that is known already are
 //! dropped before a signature is checked; what fails the check counts against its sender. The own
@@ -15,9 +16,7 @@ use crate::consensus::ports::Ports;
 use crate::consensus::wal::Entry;
 use crate::net::{BodyEvent, ConsensusEvent};
 use crate::types::codec;
-use crate::types::{
-    CommitCertificate, Height, PeerIp, PolkaCertificate, Proposal, Round, RoundCertificate, Vote,
-};
+use crate::types::{Height, PeerIp, Proposal, Round, Vote};
 use crate::wire::{BodyHeader, ConsensusMessage};
 
 impl<P: Ports> Host<P> {
@@ -70,10 +69,7 @@ impl<P: Ports> Host<P> {
             ConsensusMessage::Round(certificate) => {
                 self.on_round_certificate(peer, certificate).await
             }
-            ConsensusMessage::Commit(certificate) => {
-                self.on_commit(peer, certificate);
-                Ok(())
-            }
+            ConsensusMessage::Commit(certificate) => self.on_commit(peer, certificate).await,
             ConsensusMessage::GetBody { height, block } => {
                 self.on_get_body(peer, height, block);
                 Ok(())
@@ -114,7 +110,12 @@ impl<P: Ports> Host<P> {
         match book.add_vote(vote) {
             Added::Known => return Ok(()),
             Added::New => {}
-            Added::Equivocation { evidence, .. } => return self.record(*evidence).await,
+            Added::Equivocation { evidence, feed } => {
+                self.record(*evidence).await?;
+                if !feed {
+                    return Ok(());
+                }
+            }
         }
         self.pass_on(author, peer, &ConsensusMessage::Vote(vote));
         if vote.height == self.height && self.running {
@@ -230,85 +231,6 @@ impl<P: Ports> Host<P> {
         Ok(())
     }
 
-    async fn on_polka(
-        &mut self,
-        peer: PeerIp,
-        polka: PolkaCertificate,
-    ) -> Result<(), ConsensusError> {
-        let (validators, genesis) = (self.validators.clone(), self.genesis_hash);
-        let Some(book) = self.book_of_mut(polka.height) else {
-            return Ok(());
-        };
-        if book.settled_polka(&polka) {
-            return Ok(());
-        }
-        if let Err(error) = polka.verify(&validators, &genesis) {
-            self.blame(peer, &format!("a polka certificate: {error}"));
-            return Ok(());
-        }
-        book.add_polka(polka.clone());
-        let (height, round, block) = (polka.height, polka.round, polka.block);
-        self.bodies
-            .certify(height, block, round, Some(peer), Instant::now());
-        self.pass_on_certificate(peer, &ConsensusMessage::Polka(polka.clone()));
-        if height == self.height && self.running {
-            // What the polka releases goes first, so that the engine never meets the one without
-            // the other.
-            while self.feed_body().await? {}
-            self.feed(Input::Logged(Entry::Polka(polka))).await?;
-        }
-        Ok(())
-    }
-
-    async fn on_round_certificate(
-        &mut self,
-        peer: PeerIp,
-        certificate: RoundCertificate,
-    ) -> Result<(), ConsensusError> {
-        let (validators, genesis) = (self.validators.clone(), self.genesis_hash);
-        let running = self.running && certificate.height == self.height;
-        let past = running && certificate.round < self.engine.round();
-        let Some(book) = self.book_of_mut(certificate.height) else {
-            return Ok(());
-        };
-        if past || book.settled_round_certificate(&certificate) {
-            return Ok(());
-        }
-        if let Err(error) = certificate.verify(&validators, &genesis) {
-            self.blame(peer, &format!("a round certificate: {error}"));
-            return Ok(());
-        }
-        book.add_round_certificate(certificate.clone());
-        self.pass_on_certificate(peer, &ConsensusMessage::Round(certificate.clone()));
-        if running {
-            self.feed(Input::Round(certificate)).await?;
-        }
-        Ok(())
-    }
-
-    fn on_commit(&mut self, peer: PeerIp, certificate: CommitCertificate) {
-        let awaited = certificate.height == self.height && self.decision.is_none();
-        let early = certificate.height == self.height.next() && self.next_book.commit().is_none();
-        // To a node without any state a certificate of whatever height tells that it lost it.
-        let telling = self.guard.may_have_lost_state() && certificate.height > Height::GENESIS;
-        if !(awaited || early || telling) {
-            return;
-        }
-        if let Err(error) = certificate.verify(&self.validators, &self.genesis_hash) {
-            return self.blame(peer, &format!("a commit certificate: {error}"));
-        }
-        self.guard.chain_has_blocks();
-        if self.guard.refusal(self.height).is_some() {
-            self.engine.set_signing(false);
-            self.build.reset();
-        }
-        if awaited {
-            self.decide(certificate, false, Some(peer));
-        } else if early {
-            self.next_book.set_commit(certificate);
-        }
-    }
-
     fn on_body(&mut self, peer: PeerIp, header: BodyHeader, event: BodyEvent) {
         let now = Instant::now();
         let key = (header.height, header.block);
@@ -345,7 +267,7 @@ impl<P: Ports> Host<P> {
     }
 
     /// Feeds the engine unless the height has its outcome already.
-    async fn feed(&mut self, input: Input) -> Result<(), ConsensusError> {
+    pub(super) async fn feed(&mut self, input: Input) -> Result<(), ConsensusError> {
         if self.decision.is_some() {
             return Ok(());
         }
@@ -358,7 +280,7 @@ impl<P: Ports> Host<P> {
             .find(|book| book.height() == height)
     }
 
-    fn book_of_mut(&mut self, height: Height) -> Option<&mut Book> {
+    pub(super) fn book_of_mut(&mut self, height: Height) -> Option<&mut Book> {
         [&mut self.book, &mut self.next_book]
             .into_iter()
             .find(|book| book.height() == height)
@@ -376,7 +298,7 @@ impl<P: Ports> Host<P> {
     /// A message of this node's key that is not in its log. Where this node may not sign because it
     /// lost what it knew, it is its own from before, and counts like any other; otherwise somebody
     /// else signs with this key, and this node stops.
-    async fn is_foreign(
+    pub(super) async fn is_foreign(
         &mut self,
         height: Height,
         what: &str,
@@ -394,7 +316,7 @@ impl<P: Ports> Host<P> {
     }
 
     /// Stores evidence of equivocation.
-    async fn record(&mut self, evidence: Evidence) -> Result<(), ConsensusError> {
+    pub(super) async fn record(&mut self, evidence: Evidence) -> Result<(), ConsensusError> {
         let sentence = evidence.sentence(&self.validators);
         tracing::error!(evidence = sentence, "equivocation");
         self.ports.add_evidence(codec::encode(&evidence)).await?;
@@ -404,7 +326,7 @@ impl<P: Ports> Host<P> {
     }
 
     /// Counts a message that no honest peer sends.
-    fn blame(&mut self, peer: PeerIp, reason: &str) {
+    pub(super) fn blame(&mut self, peer: PeerIp, reason: &str) {
         if self.peers.count_bad(&peer, reason) {
             tracing::warn!(peer.ip = %peer, reason, "the peer is no longer heard until it reconnects");
         } else {

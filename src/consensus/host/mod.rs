@@ -10,6 +10,7 @@
 //! tasks; writing the log and committing a block are awaited in place, because nothing may be sent
 //! before the one and there is nothing to do before the other.
 
+mod certificates;
 mod height;
 mod inbox;
 mod outbox;

@@ -3,7 +3,8 @@
 use super::fakes::HEAVY_STATE;
 use super::*;
 use crate::consensus::book::Evidence;
-use crate::types::{Proposal, RoundCertificate, Vote, codec};
+use crate::types::vote::RoundVote;
+use crate::types::{PolkaCertificate, Proposal, RoundCertificate, Vote, codec};
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
 const POWERS: [u64; 4] = [10, 20, 30, 40];
@@ -41,6 +42,100 @@ async fn equivocating_votes_are_stored_as_evidence_and_counted() {
     world
         .until("the count", 1, |world| world.status(1).evidence == 1)
         .await;
+}
+
+/// Certificates that all but the first masternode of four of equal power have signed, round
+/// certificates of both kinds among them; the last vote may be another's.
+fn certificates(world: &World, block: BlockHash) -> Vec<ConsensusMessage> {
+    let (height, round) = (Height(world.height(0) + 1), Round(5));
+    let (genesis, mut signers) = (world.genesis.hash(), [1, 2, 3].map(key));
+    signers.sort_by_key(|key| ConsensusKey::from(key));
+    let votes = |kind| {
+        let sign = |key| Vote::sign(key, &genesis, kind, height, round, Some(block));
+        signers.iter().map(sign).collect::<Vec<Vote>>()
+    };
+    let signatures = |kind| {
+        votes(kind)
+            .iter()
+            .map(|one| (one.voter, one.signature))
+            .collect()
+    };
+    let entered = |kind| {
+        let in_certificate = |vote: &Vote| RoundVote {
+            kind: vote.kind,
+            block: vote.block,
+            voter: vote.voter,
+            signature: vote.signature,
+        };
+        ConsensusMessage::Round(RoundCertificate {
+            height,
+            round,
+            precommit: kind == VoteKind::Precommit,
+            votes: votes(kind).iter().map(in_certificate).collect(),
+        })
+    };
+    vec![
+        ConsensusMessage::Polka(PolkaCertificate {
+            height,
+            round,
+            block,
+            signatures: signatures(VoteKind::Prevote),
+        }),
+        entered(VoteKind::Prevote),
+        entered(VoteKind::Precommit),
+        ConsensusMessage::Commit(CommitCertificate {
+            height,
+            round,
+            block,
+            signatures: signatures(VoteKind::Precommit),
+        }),
+    ]
+}
+
+/// A world at rest before its next height, whose nodes hear no longer of each other.
+async fn at_rest() -> World {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 3, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.filter(|_, _, _| false);
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_that_only_a_certificate_holds_is_compared_with_what_its_voter_says() {
+    for certificate in 0..4 {
+        for certificate_first in [false, true] {
+            let mut world = at_rest().await;
+            let certificate = certificates(&world, BlockHash([3; 32])).remove(certificate);
+            let (height, genesis) = (Height(world.height(0) + 1), world.genesis.hash());
+            let said = [VoteKind::Prevote, VoteKind::Precommit].map(|kind| {
+                let vote = Vote::sign(&key(2), &genesis, kind, height, Round(5), None);
+                ConsensusMessage::Vote(vote)
+            });
+            let mut messages: Vec<ConsensusMessage> = said.into();
+            let at = if certificate_first { 0 } else { messages.len() };
+            messages.insert(at, certificate.clone());
+            for message in messages {
+                world.inject(3, 0, message);
+            }
+            let found = |world: &World| world.status(0).evidence == 1;
+            world.until(&format!("{certificate:?}"), 1, found).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vote_of_the_own_key_in_a_certificate_stops_signing() {
+    for certificate in 0..4 {
+        let mut world = at_rest().await;
+        let certificate = certificates(&world, BlockHash([3; 32])).remove(certificate);
+        world.inject(3, 1, certificate.clone());
+        let stopped = |world: &World| world.status(1).not_signing.is_some();
+        world.until(&format!("{certificate:?}"), 1, stopped).await;
+        let reason = world.status(1).not_signing.unwrap();
+        assert!(reason.contains("own key"), "{reason}");
+        assert_eq!(world.status(0).not_signing, None);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,13 +23,19 @@ enum Lost {
 async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> Option<usize> {
     let mut world = World::new(powers);
     if lost == Lost::EverythingForced {
-        // Its peers would show it its own votes from before the crash, and it would stop.
+        // Its peers would show it its own votes from before the crash, alone or in certificates, and
+        // it would stop.
         let own = ConsensusKey::from(&key(crashing));
         world.filter(move |_, to, message| {
             to != crashing
                 || match message {
                     Some(ConsensusMessage::Vote(vote)) => vote.voter != own,
                     Some(ConsensusMessage::Proposal(proposal)) => proposal.proposer != own,
+                    Some(ConsensusMessage::Polka(one)) => one.votes().all(|vote| vote.voter != own),
+                    Some(ConsensusMessage::Round(one)) => one.votes().all(|vote| vote.voter != own),
+                    Some(ConsensusMessage::Commit(one)) => {
+                        one.votes().all(|vote| vote.voter != own)
+                    }
                     _ => true,
                 }
         });
@@ -78,16 +84,19 @@ async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> 
         tokio::time::sleep(Duration::from_millis(50)).await;
         world.give_blocks(best, crashing);
     }
+    if lost == Lost::EverythingForced {
+        // A node of so much power that signs twice may stop the chain.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        return Some(world.double_signed());
+    }
     let goal = world.height(0).max(world.height(crashing)) + 3;
     world.reach(&ALL, goal, 120).await;
     world.assert_agreement();
-    if lost != Lost::EverythingForced {
-        world
-            .until("signing", 60, |world| {
-                world.status(crashing).not_signing.is_none()
-            })
-            .await;
-    }
+    world
+        .until("signing", 60, |world| {
+            world.status(crashing).not_signing.is_none()
+        })
+        .await;
     Some(world.double_signed())
 }
 
