@@ -278,6 +278,12 @@ impl Book {
         self.proposals.values().flatten()
     }
 
+    /// Whether anything that this key has signed is held.
+    pub(super) fn holds_any_of(&self, key: &ConsensusKey) -> bool {
+        self.votes().any(|vote| vote.voter == *key)
+            || self.proposals().any(|one| one.proposer == *key)
+    }
+
     /// The proposals of one round.
     pub(super) fn proposals_of(&self, round: Round) -> &[Proposal] {
         self.proposals.get(&round).map_or(&[], Vec::as_slice)

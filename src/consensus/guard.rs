@@ -20,11 +20,12 @@
 
 use std::sync::Arc;
 
+use super::bodies::MAX_AHEAD_MS;
 use crate::env::{DurableFile, Offload};
 use crate::types::{ConsensusKey, GenesisHash, Height};
 
 /// A block older than this when it is decided does not show that the network is live.
-pub(super) const LIVE_WITHIN_MS: u64 = 60_000;
+const LIVE_WITHIN_MS: u64 = 60_000;
 
 const TITLE: &str = "timed consensus state v1";
 
@@ -99,6 +100,8 @@ pub(super) struct Guard {
     genesis: GenesisHash,
     key: ConsensusKey,
     unsafe_sign: bool,
+    /// This machine's time at the start, Unix milliseconds.
+    started_ms: u64,
     /// What the file says; `None` while there is no file.
     written: Option<Written>,
     /// Whether there was no file at start, or an unproven one: then it says nothing about what was
@@ -134,6 +137,7 @@ impl Guard {
         key: ConsensusKey,
         tip: Height,
         unsafe_sign: bool,
+        started_ms: u64,
     ) -> Result<Self, StateFileError> {
         let reader = file.clone();
         let reading = move || read(&*reader, &genesis, &key);
@@ -153,6 +157,7 @@ impl Guard {
             genesis,
             key,
             unsafe_sign,
+            started_ms,
             written,
             began_without: written.is_none_or(|written| written.unproven),
             blocked,
@@ -239,8 +244,22 @@ impl Guard {
         }
     }
 
-    /// The engine has decided a height by votes that it received, and its block is recent; or this
-    /// node's own logged precommit is part of what decided it. Call it before the block is
+    /// Whether a block of this time, decided now by votes that were received, shows that the network
+    /// is live: it was proposed after this start, so nothing that follows it was signed before. Else
+    /// one peer could decide with old votes a height after which this node has signed. Proposers'
+    /// clocks may be ahead as far as they let each other's be, and so may they be of this one.
+    ///
+    /// `signing`: this node signs at the height, without the file the first of a chain that it takes
+    /// for new. Then a recent block does: the first block of all is of their first seconds.
+    pub(super) fn shows_live(&self, time_ms: u64, now_ms: u64, signing: bool) -> bool {
+        let after_start = time_ms > self.started_ms.saturating_add(MAX_AHEAD_MS);
+        (after_start || signing)
+            && time_ms <= now_ms.saturating_add(MAX_AHEAD_MS)
+            && now_ms < time_ms.saturating_add(LIVE_WITHIN_MS)
+    }
+
+    /// A height was decided by votes that were received, and its block shows that the network is live;
+    /// or this node's own logged precommit is part of what decided it. Call it before the block is
     /// committed: with it goes the log, and then nothing shows it any more.
     pub(super) async fn finalized_live(&mut self) -> Result<(), StateFileError> {
         self.seen_live = true;
@@ -371,6 +390,8 @@ mod tests {
     const GENESIS: GenesisHash = GenesisHash([1; 32]);
     const KEY: ConsensusKey = ConsensusKey([2; 32]);
 
+    const STARTED_MS: u64 = 1_000_000;
+
     async fn load(file: &FileInMemory, tip: u64, unsafe_sign: bool) -> Guard {
         let file = Arc::new(file.clone());
         Guard::load(
@@ -380,6 +401,7 @@ mod tests {
             KEY,
             Height(tip),
             unsafe_sign,
+            STARTED_MS,
         )
         .await
         .unwrap()
@@ -421,6 +443,25 @@ mod tests {
         assert!(guard.refusal(Height(2)).is_some());
         guard.chain_has_blocks();
         assert!(guard.refusal(Height(1)).is_some());
+    }
+
+    #[tokio::test]
+    async fn only_a_recent_block_proposed_after_the_start_shows_a_live_network() {
+        let guard = load(&FileInMemory::default(), 7, false).await;
+        let live = |time_s: u64, now_s: u64| {
+            let [time_ms, now_ms] = [time_s, now_s].map(|s| STARTED_MS + s * 1_000);
+            let signing = guard.shows_live(time_ms, now_ms, true);
+            let watching = guard.shows_live(time_ms, now_ms, false);
+            (signing, watching)
+        };
+        let by_a_clock_that_is_ahead = live(10, 11);
+        assert_eq!(by_a_clock_that_is_ahead, (true, false));
+        assert_eq!(live(11, 11), (true, true));
+        assert_eq!(live(11, 70), (true, true));
+        assert_eq!(live(11, 71), (false, false), "a minute old");
+        assert_eq!(live(30, 20), (true, true));
+        let nothing_is_old_by_a_clock_that_is_behind = live(31, 20);
+        assert_eq!(nothing_is_old_by_a_clock_that_is_behind, (false, false));
     }
 
     #[tokio::test]
@@ -473,7 +514,7 @@ mod tests {
             file.replace(content.as_bytes()).unwrap();
             let file = Arc::new(file.clone());
             async move {
-                Guard::load(file, Offload::Inline, GENESIS, KEY, Height(0), false)
+                Guard::load(file, Offload::Inline, GENESIS, KEY, Height(0), false, 0)
                     .await
                     .err()
                     .unwrap()

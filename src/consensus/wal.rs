@@ -87,7 +87,7 @@ pub(super) fn decode(
 pub(super) struct LogBuffer {
     /// Off at heights at which this node may not sign: their log would look like one that was kept.
     enabled: bool,
-    /// Whether what comes of the own key is this node's: it has passed as such, or was just signed.
+    /// Whether this node signs, so that what comes of the own key is its own.
     signing: bool,
     pending: Vec<Vec<u8>>,
     /// How many entries the log holds, its opening included.
@@ -140,6 +140,10 @@ impl LogBuffer {
     /// From here on, what comes of the own key was not signed by this node.
     pub(super) fn stop_signing(&mut self) {
         self.signing = false;
+    }
+
+    pub(super) fn is_signing(&self) -> bool {
+        self.signing
     }
 
     pub(super) fn end_replay(&mut self) {

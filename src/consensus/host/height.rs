@@ -7,7 +7,6 @@ use crate::chain::ChainError;
 use crate::consensus::ConsensusError;
 use crate::consensus::book::Book;
 use crate::consensus::engine::{Input, Output};
-use crate::consensus::guard::LIVE_WITHIN_MS;
 use crate::consensus::ports::Ports;
 use crate::consensus::timers;
 use crate::consensus::wal::{Entry, LogBuffer};
@@ -225,8 +224,9 @@ impl<P: Ports> Host<P> {
             return Ok(false);
         };
         let header = content.block.header;
-        let age_ms = self.clock.now_ms().saturating_sub(header.time_ms);
-        if (live && age_ms < LIVE_WITHIN_MS) || self.log.holds_own_precommit_of(&certificate) {
+        let (now_ms, signing) = (self.clock.now_ms(), self.log.is_signing());
+        let live = live && self.guard.shows_live(header.time_ms, now_ms, signing);
+        if live || self.log.holds_own_precommit_of(&certificate) {
             self.guard.finalized_live().await?;
         }
         let committed = self.ports.commit(content.block, certificate.clone()).await;

@@ -40,6 +40,7 @@ impl<P: Ports> Host<P> {
             own,
             tip.height,
             setup.unsafe_sign,
+            setup.clock.now_ms(),
         )
         .await?;
         let now = Instant::now();
@@ -149,6 +150,7 @@ impl<P: Ports> Host<P> {
 
     /// Before the first signature of a height: its log is opened, then `consensus.state` names it.
     pub(super) async fn open_log(&mut self, entries: &[Entry]) -> Result<(), ConsensusError> {
+        self.refuse_where_signed();
         let signing = self.guard.refusal(self.height).is_none();
         self.engine.set_signing(signing);
         if !signing {
@@ -175,6 +177,20 @@ impl<P: Ports> Host<P> {
             self.log.end_replay();
         }
         Ok(())
+    }
+
+    /// What is held of the own key when its height is begun here was signed in a life of which no log
+    /// is left.
+    fn refuse_where_signed(&mut self) {
+        let height = self.height;
+        if self.guard.refusal(height).is_none() && self.book.holds_any_of(&self.own) {
+            let reason = format!(
+                "messages of this node's own key at height {height} were received before it began \
+                 there: it has lost state"
+            );
+            tracing::warn!(%height, %reason, "this masternode signs nothing");
+            self.guard.log_lost(height, &reason);
+        }
     }
 
     /// Fills the book and the bodies from a log, as the messages did when they came.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::env::DurableFile;
-use crate::types::Vote;
+use crate::types::{Vote, codec};
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
 
@@ -16,6 +16,11 @@ enum Lost {
     Database,
     /// Both, and the operator forces it to sign.
     EverythingForced,
+}
+
+/// Whether the second node signs.
+fn signs(world: &World) -> bool {
+    world.status(1).not_signing.is_none()
 }
 
 /// Runs a network in which one node crashes at its `point`th effect and is started again; returns
@@ -156,7 +161,7 @@ async fn without_its_state_file_a_node_signs_again_after_a_live_height() {
     assert!(reason.contains("consensus.state was missing"), "{reason}");
     let at = world.height(1);
     world.reach(&ALL, at + 4, 60).await;
-    assert_eq!(world.status(1).not_signing, None);
+    world.until("signing", 30, signs).await;
     assert_eq!(world.double_signed(), 0);
 }
 
@@ -178,7 +183,7 @@ async fn a_node_that_lost_everything_waits_for_what_its_peers_know() {
     world.give_blocks(0, 1);
     let at = world.height(0);
     world.reach(&ALL, at + 4, 60).await;
-    assert_eq!(world.status(1).not_signing, None);
+    world.until("signing", 30, signs).await;
     assert_eq!(world.double_signed(), 0);
 }
 
@@ -205,7 +210,93 @@ async fn a_node_that_lost_everything_signs_nothing_before_a_live_height() {
     assert!(world.status(1).not_signing.is_some(), "no live height yet");
     let at = world.height(0);
     world.reach(&ALL, at + 4, 60).await;
-    assert_eq!(world.status(1).not_signing, None);
+    world.until("signing", 30, signs).await;
+    assert_eq!(world.double_signed(), 0);
+}
+
+/// It signed at height 7, which is still open, and lost everything. One peer shows it votes that decide
+/// height 6, as if they had just been cast.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_lost_everything_takes_no_old_votes_for_a_live_height() {
+    let mut world = World::new(&[1, 1, 1, 1]);
+    world.filter(|_, _, message| match message {
+        Some(ConsensusMessage::Vote(vote)) => {
+            vote.height < Height(7) || vote.kind == VoteKind::Prevote
+        }
+        _ => true,
+    });
+    for node in ALL {
+        world.start(node).await;
+    }
+    world.reach(&ALL, 6, 20).await;
+    world.submit();
+    let own = ConsensusKey::from(&key(1));
+    let voted = move |world: &World| {
+        let slot = (own, Height(7), Round(0), Some(VoteKind::Precommit));
+        world.mesh.lock().unwrap().signed.contains_key(&slot)
+    };
+    world.until("its precommit at height 7", 5, voted).await;
+    world.kill(1);
+    let node = &mut world.nodes[1];
+    node.state = FileInMemory::default();
+    *node.ports.disk.lock().unwrap() = Disk::default();
+    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    world.give_blocks_up_to(0, 1, 5);
+    world.filter(|_, _, _| false);
+    world.start(1).await;
+    let (block, certificate) = world.nodes[0].ports.disk.lock().unwrap().blocks[5].clone();
+    for vote in certificate.votes() {
+        world.inject(3, 1, ConsensusMessage::Vote(vote));
+    }
+    let header = BodyHeader {
+        height: Height(6),
+        round: certificate.round,
+        block: block.hash(),
+    };
+    world.inject_body(3, 1, header, codec::encode(&block));
+    world
+        .until("height 6", 2, |world| world.height(1) == 6)
+        .await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.double_signed(), 0);
+    assert!(world.status(1).not_signing.is_some());
+    world.filter(|_, _, _| true);
+    for other in [0, 2, 3] {
+        world.cut(1, other);
+        world.mend(1, other);
+    }
+    world.reach(&ALL, 9, 60).await;
+    world.until("signing", 30, signs).await;
+    assert_eq!(world.double_signed(), 0);
+}
+
+/// A node without state hears its own votes from before: it may not sign where it has voted, whatever
+/// else it has seen.
+#[tokio::test(start_paused = true)]
+async fn where_its_own_votes_are_held_a_node_without_them_in_its_log_signs_nothing() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 5, 20).await;
+    world.kill(1);
+    world.nodes[1].state = FileInMemory::default();
+    world.nodes[1].ports.disk.lock().unwrap().logs.clear();
+    world.filter(|_, _, _| false);
+    world.start(1).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    world.filter(|_, _, _| true);
+    assert!(!signs(&world));
+    let next = Height(world.height(1) + 2);
+    let (kind, genesis) = (VoteKind::Prevote, world.genesis.hash());
+    let vote = Vote::sign(&key(1), &genesis, kind, next, Round(0), None);
+    world.inject(2, 1, ConsensusMessage::Vote(vote));
+    world.reach(&ALL, next.0 - 1, 20).await;
+    world
+        .until("the reason", 5, |world| {
+            let reason = world.status(1).not_signing;
+            reason.is_some_and(|why| why.contains("were received"))
+        })
+        .await;
+    world.reach(&ALL, next.0, 20).await;
+    world.until("signing", 5, signs).await;
     assert_eq!(world.double_signed(), 0);
 }
 
@@ -240,7 +331,7 @@ async fn a_node_that_lost_everything_and_heard_of_the_chain_too_late_signs_nothi
     assert!(reason.contains("was missing"), "{reason}");
     let at = world.height(0);
     world.reach(&ALL, at + 4, 60).await;
-    assert_eq!(world.status(1).not_signing, None);
+    world.until("signing", 30, signs).await;
 }
 
 #[tokio::test(start_paused = true)]
