@@ -27,7 +27,8 @@ pub(super) const MAX_UNNAMED: usize = 8;
 /// The most bodies that are kept in all.
 pub(super) const MAX_HELD: usize = 16;
 
-/// A holder that makes no progress for this long is replaced by the next.
+/// A holder that makes no progress for this long is replaced by the next; one that makes some, after
+/// the time for which a round waits for a body.
 pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How far a fresh block's time may be ahead of the receiver's clock.
@@ -86,8 +87,9 @@ struct Body {
     evicted: bool,
     /// Who sent it before it was named.
     pushed_by: Option<PeerIp>,
-    /// Who is expected to send it, and until when without progress.
+    /// Who is expected to send it since when, and when the next is asked.
     asked: Option<PeerIp>,
+    asked_at: Instant,
     next_try: Instant,
     tried: BTreeSet<PeerIp>,
     /// Who named it to this node: they may hold it.
@@ -108,6 +110,7 @@ impl Body {
             evicted: false,
             pushed_by: None,
             asked: None,
+            asked_at: now,
             next_try: now,
             tried: BTreeSet::new(),
             sources: BTreeSet::new(),
@@ -202,7 +205,7 @@ impl Bodies {
         if first {
             body.pushed_by = None;
             body.last_progress = now;
-            body.asked = pusher;
+            (body.asked, body.asked_at) = (pusher, now);
             body.next_try = match pusher {
                 Some(_) => now + FETCH_PATIENCE,
                 None => now,

@@ -3,22 +3,31 @@
 use tokio::time::Instant;
 
 use super::{Bodies, FETCH_PATIENCE};
+use crate::consensus::timers;
 use crate::types::{BlockHash, Height, PeerIp};
 
 impl Bodies {
-    /// Bytes of a body have arrived.
+    /// Bytes of a body have arrived. They put off asking the next holder only if they come from the
+    /// one that was asked, or while nobody is, and for no longer than a round waits for a body.
     pub(in crate::consensus) fn progress(
         &mut self,
         key: (Height, BlockHash),
         from: PeerIp,
         now: Instant,
     ) {
-        if let Some(body) = self.bodies.get_mut(&key)
-            && body.is_missing()
-        {
-            body.asked = Some(from);
+        let longest = timers::longest_hold(&self.genesis);
+        let Some(body) = self.bodies.get_mut(&key).filter(|body| body.is_missing()) else {
+            return;
+        };
+        if body.asked.is_none() {
+            (body.asked, body.asked_at) = (Some(from), now);
+        }
+        if body.asked == Some(from) {
+            let put_off = (now + FETCH_PATIENCE).min(body.asked_at + longest);
+            body.next_try = body.next_try.max(put_off);
+        }
+        if body.asked == Some(from) || body.tried.contains(&from) {
             body.last_progress = now;
-            body.next_try = now + FETCH_PATIENCE;
         }
     }
 
@@ -61,7 +70,7 @@ impl Bodies {
             body.next_try = now + FETCH_PATIENCE;
             match next {
                 Some(next) => {
-                    body.asked = Some(*next);
+                    (body.asked, body.asked_at) = (Some(*next), now);
                     requests.push((*next, *hash));
                 }
                 // All were asked in vain: begin again.

@@ -1,7 +1,7 @@
 //! The gate, its bounds, held bodies, and who is asked for what.
 
 use super::*;
-use crate::consensus::tests;
+use crate::consensus::{tests, timers};
 use crate::types::block::BLOCK_VERSION;
 use crate::types::{
     Amount, BlockHeader, OutPoint, PublicKey, Signature, StateCommitment, Transaction, TxId,
@@ -332,6 +332,48 @@ async fn holders_are_asked_one_at_a_time_and_again_from_the_start() {
     );
     f.arrive(&block, 2, false).unwrap();
     assert_eq!(f.bodies.next_request(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_of_a_peer_that_was_not_asked_put_nothing_off() {
+    let mut f = fixture();
+    let key = (Height(1), f.block(1, 6_000, true).hash());
+    let (holders, begin) = (|_| vec![tests::ip(2), tests::ip(3)], f.now);
+    f.bodies.name(key.0, key.1, Round(0), None, None, begin);
+    let mut ask = |after_ms: u64, bytes_of: u8| {
+        let now = begin + Duration::from_millis(after_ms);
+        let asked = f.bodies.take_requests(now, &[], holders);
+        f.bodies.progress(key, tests::ip(bytes_of), now);
+        let progress = f.bodies.last_progress(key.1, now);
+        let asked: Vec<PeerIp> = asked.into_iter().map(|(peer, _)| peer).collect();
+        (asked, progress == Some(now))
+    };
+    assert_eq!(ask(10, 9), (vec![tests::ip(2)], false));
+    assert_eq!(ask(500, 9), (vec![], false));
+    assert_eq!(ask(1_010, 9), (vec![tests::ip(3)], false));
+    // One that was asked before may still deliver: that is progress, but the next is asked all the same.
+    assert_eq!(ask(1_500, 2), (vec![], true));
+    assert_eq!(ask(1_900, 3), (vec![], true));
+    assert_eq!(ask(2_010, 9), (vec![], false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_draws_its_body_out_is_joined_by_the_next() {
+    let mut f = fixture();
+    let key = (Height(1), f.block(1, 6_000, true).hash());
+    f.bodies.name(key.0, key.1, Round(0), None, None, f.now);
+    let (holders, begin) = (|_| vec![tests::ip(2), tests::ip(3)], f.now);
+    let longest = timers::longest_hold(&f.genesis).as_millis() as u64;
+    let mut second_asked_ms = None;
+    for after_ms in (0..=longest + 1_000).step_by(100) {
+        let now = begin + Duration::from_millis(after_ms);
+        let asked = f.bodies.take_requests(now, &[], holders);
+        if asked.contains(&(tests::ip(3), key.1)) {
+            second_asked_ms.get_or_insert(after_ms);
+        }
+        f.bodies.progress(key, tests::ip(2), now);
+    }
+    assert_eq!(second_asked_ms, Some(longest));
 }
 
 #[tokio::test(start_paused = true)]
