@@ -436,9 +436,9 @@ impl Bodies {
         };
         let time_ms = content.block.header.time_ms;
         let in_parents_slot = self.genesis.slot_at(time_ms) <= self.genesis.slot_at(self.parent_ms);
-        let too_early = content.block.transactions.is_empty()
-            && body.newest() == Some(Round(0))
-            && in_parents_slot;
+        // The current round: who proposes later can name a block of this one.
+        let too_early =
+            content.block.transactions.is_empty() && self.round == Round(0) && in_parents_slot;
         !too_early && time_ms <= clock_ms.saturating_add(MAX_AHEAD_MS)
     }
 

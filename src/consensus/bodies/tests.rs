@@ -268,7 +268,10 @@ async fn an_empty_body_before_its_slot_counts_only_from_round_one_on() {
     f.arrive(&early, 1, true).unwrap();
     assert!(f.feed(slot).is_empty());
     f.name(&early, 1);
+    assert!(f.feed(slot).is_empty(), "round 1 has not come");
+    f.bodies.set_round(Round(1));
     assert_eq!(f.feed(slot), [(early.hash(), true)]);
+    f.bodies.set_round(Round(0));
     let full = f.block(1, slot - 1, true);
     f.name(&full, 0);
     f.arrive(&full, 1, true).unwrap();
