@@ -45,6 +45,11 @@ pub(super) trait Ports: Clone + Send + Sync + 'static {
         header: BodyHeader,
         bytes: Arc<Vec<u8>>,
     ) -> Result<(), SendError>;
+    fn wal_begin(
+        &self,
+        height: Height,
+        entry: Vec<u8>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn wal_append(
         &self,
         height: Height,
@@ -127,6 +132,10 @@ impl Ports for NodePorts {
         bytes: Arc<Vec<u8>>,
     ) -> Result<(), SendError> {
         self.net.send_body(to, header, bytes)
+    }
+
+    async fn wal_begin(&self, height: Height, entry: Vec<u8>) -> Result<(), StoreError> {
+        self.wal.begin(height, entry).await
     }
 
     async fn wal_append(

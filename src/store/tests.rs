@@ -156,6 +156,11 @@ async fn the_log_keeps_order_across_restarts_and_heights() {
     let content = wal.load(Height(5)).await.unwrap();
     assert_eq!(content.entries, [entry(1), entry(2), entry(0)]);
     assert_eq!(content.bodies, [body]);
+    wal.begin(Height(5), entry(3)).await.unwrap();
+    wal.append(Height(5), vec![entry(4)], vec![]).await.unwrap();
+    let content = wal.load(Height(5)).await.unwrap();
+    assert_eq!(content.entries, [entry(3), entry(4)]);
+    assert!(content.bodies.is_empty());
     assert_eq!(wal.load(Height(6)).await.unwrap().entries, [entry(7)]);
     assert_eq!(wal.load(Height(7)).await.unwrap(), WalContent::default());
 }
@@ -311,6 +316,11 @@ async fn an_altered_missing_or_moved_log_row_is_found() {
         }
         // Other heights are not affected.
         assert_eq!(wal.load(Height(1)).await.unwrap(), WalContent::default());
+        // Of a log that is begun anew nothing is left.
+        wal.begin(Height(2), vec![7]).await.unwrap();
+        let content = wal.load(Height(2)).await.unwrap();
+        assert_eq!(content.entries, [[7]]);
+        assert!(content.bodies.is_empty());
     }
 }
 

@@ -32,6 +32,17 @@ pub struct Wal {
 }
 
 impl Wal {
+    /// Begins the log of a height with one entry, as durably as [`Wal::append`]. What is left of an
+    /// older one, whatever its state, goes in the same transaction.
+    pub async fn begin(&self, height: Height, entry: Vec<u8>) -> Result<(), StoreError> {
+        self.store
+            .write_for_good(move |transaction| {
+                clear(transaction, height)?;
+                append(transaction, height, &[entry], &[])
+            })
+            .await
+    }
+
     /// Appends entries, and the bodies that they name, in one durable transaction. Returns once
     /// they are durable, and such that damage cannot undo them unnoticed.
     pub async fn append(
@@ -115,6 +126,18 @@ pub(super) fn prune(transaction: &WriteTransaction, committed: Height) -> Result
         .open_table(WAL)?
         .retain_in(entries, |_, _| false)?;
     let bodies = ..=(committed.0, &[0xff; 32]);
+    transaction
+        .open_table(WAL_BODIES)?
+        .retain_in(bodies, |_, _| false)?;
+    Ok(())
+}
+
+fn clear(transaction: &WriteTransaction, height: Height) -> Result<(), Fault> {
+    let entries = (height.0, 0)..=(height.0, u64::MAX);
+    transaction
+        .open_table(WAL)?
+        .retain_in(entries, |_, _| false)?;
+    let bodies = (height.0, &[0; 32])..=(height.0, &[0xff; 32]);
     transaction
         .open_table(WAL_BODIES)?
         .retain_in(bodies, |_, _| false)?;

@@ -158,10 +158,9 @@ impl<P: Ports> Host<P> {
             return Ok(());
         }
         if !self.log_opened {
+            // Whoever forces this node to sign over a log that cannot be used gives it up.
             let opened = codec::encode(&Entry::Opened(self.height));
-            self.ports
-                .wal_append(self.height, vec![opened], Vec::new())
-                .await?;
+            self.ports.wal_begin(self.height, opened).await?;
             self.log_opened = true;
         }
         self.guard.open(self.height).await?;

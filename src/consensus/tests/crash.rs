@@ -1,6 +1,7 @@
 //! Crashes at every point at which something becomes durable or leaves a node, and lost state.
 
 use super::*;
+use crate::consensus::wal;
 use crate::env::DurableFile;
 use crate::types::{Vote, codec};
 
@@ -361,6 +362,44 @@ async fn a_damaged_log_blocks_its_height_and_nothing_is_overwritten() {
         assert_eq!(disk.logs.get(&height), Some(&damaged));
     }
     world.reach(&ALL, height.0 + 3, 60).await;
+    assert_eq!(world.status(1).not_signing, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_forced_to_sign_over_a_damaged_log_begins_it_anew() {
+    let mut world = World::started(&[1, 1, 1, 1]).await;
+    world.reach(&ALL, 5, 20).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Its peers would show it its votes from before.
+    world.filter(|_, _, _| false);
+    world.submit();
+    let started = |world: &World| world.status(1).round.is_some();
+    world.until("a started height", 5, started).await;
+    world.kill(1);
+    let height = Height(world.height(1) + 1);
+    let log = |world: &World| {
+        let disk = world.nodes[1].ports.disk.lock().unwrap();
+        disk.logs[&height].clone()
+    };
+    let before = log(&world);
+    {
+        let mut disk = world.nodes[1].ports.disk.lock().unwrap();
+        let damaged = disk.logs.get_mut(&height).unwrap();
+        damaged.entries.push(vec![1, 2, 3]);
+        damaged.bodies.push((BlockHash([9; 32]), vec![1]));
+    }
+    world.nodes[1].unsafe_sign = true;
+    world.start(1).await;
+    world.until("the height again", 8, started).await;
+    let after = log(&world);
+    assert!(!after.bodies.iter().any(|(hash, _)| hash.0 == [9; 32]));
+    assert_eq!(after.entries[0], before.entries[0]);
+    assert!(wal::decode(height, &after.entries).unwrap().is_some());
+    // The next start needs no force.
+    world.nodes[1].unsafe_sign = false;
+    world.kill(1);
+    world.start(1).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(world.status(1).not_signing, None);
 }
 

@@ -260,6 +260,11 @@ impl Ports for FakePorts {
         Ok(())
     }
 
+    async fn wal_begin(&self, height: Height, entry: Vec<u8>) -> Result<(), StoreError> {
+        self.disk.lock().unwrap().logs.remove(&height);
+        self.wal_append(height, vec![entry], Vec::new()).await
+    }
+
     async fn wal_append(
         &self,
         height: Height,
