@@ -310,7 +310,10 @@ impl<P: Ports> Host<P> {
         if let Some(release_ms) = self.bodies.next_release_ms(clock_ms) {
             wake = wake.min(now + Duration::from_millis(release_ms - clock_ms));
         }
-        for at in [self.timers.next_due(), self.bodies.next_request()] {
+        // The engine arms the timer of repetitions after its decision; then no timer fires any more.
+        let timer = self.timers.next_due();
+        let timer = timer.filter(|_| self.decision.is_none());
+        for at in [timer, self.bodies.next_request()] {
             wake = wake.min(at.unwrap_or(wake));
         }
         wake

@@ -403,6 +403,47 @@ async fn a_node_that_is_forced_to_sign_over_a_damaged_log_begins_it_anew() {
     assert_eq!(world.status(1).not_signing, None);
 }
 
+/// A world of one masternode that crashed when its own precommit had decided height 1, without the body
+/// in its log.
+async fn decided_without_body() -> World {
+    for point in 1.. {
+        let mut genesis = genesis(&[1]);
+        (genesis.slot_ms, genesis.timeouts.propose_ms) = (100, 10);
+        genesis.timeouts.vote_ms = 1;
+        let mut world = World::of(genesis);
+        *world.nodes[0].ports.plan.at.lock().unwrap() = Some(point);
+        world.start(0).await;
+        let ended = |world: &World| world.nodes[0].running.as_ref().unwrap().actor.is_finished();
+        world.until("the crash", 5, ended).await;
+        world.kill(0);
+        let disk = world.nodes[0].ports.disk.clone();
+        let mut disk = disk.lock().unwrap();
+        let log = disk.logs.entry(Height(1)).or_default();
+        log.bodies.clear();
+        let entries = wal::decode(Height(1), &log.entries).unwrap();
+        let precommitted = |entry: &wal::Entry| matches!(entry, wal::Entry::Vote(vote) if vote.kind == VoteKind::Precommit);
+        if entries.iter().flatten().any(precommitted) {
+            assert!(disk.blocks.is_empty());
+            return world;
+        }
+    }
+    unreachable!("it decides");
+}
+
+/// Not in virtual time, which would stand still.
+#[tokio::test]
+async fn a_timer_that_is_due_while_a_decided_body_is_missing_keeps_no_processor_busy() {
+    let mut world = decided_without_body().await;
+    *world.nodes[0].ports.plan.at.lock().unwrap() = None;
+    world.start(0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = world.count("tip_read");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(world.height(0), 0);
+    let turns = world.count("tip_read") - before;
+    assert!(turns < 10, "{turns} turns of the loop");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_vote_of_the_own_key_from_elsewhere_stops_signing() {
     let mut world = World::started(&[1, 1, 1, 1]).await;

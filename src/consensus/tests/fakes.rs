@@ -154,6 +154,8 @@ impl FakePorts {
 
 impl Ports for FakePorts {
     fn tip(&self) -> Tip {
+        let mut mesh = self.mesh.lock().unwrap();
+        *mesh.counts.entry("tip_read").or_default() += 1;
         *self.tip.borrow()
     }
 
