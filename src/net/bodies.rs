@@ -119,19 +119,14 @@ async fn send_body(
     write_bulk(writer, account, Bytes::from_owner(Shared(block))).await?;
     // Finishing is refused only on a stream that has ended; then `stopped` says so.
     writer.stream().finish().ok();
-    let stopped = writer.stream().stopped();
-    tokio::select! {
-        biased;
-        () = account.all_confirmed() => Ok(()),
-        refused = async {
-            match stopped.await {
-                Ok(Some(code)) => quinn::WriteError::Stopped(code),
-                // All bytes have arrived; only the confirmation is missing.
-                Ok(None) => std::future::pending().await,
-                Err(error) => error.into(),
-            }
-        } => Err(refused),
+    // As long as anything of it is not acknowledged, QUIC holds the whole block, whatever the peer has
+    // confirmed: so the next body waits for that, and a peer costs one block.
+    match writer.stream().stopped().await {
+        Ok(None) => account.all_confirmed().await,
+        Ok(Some(code)) => return Err(quinn::WriteError::Stopped(code)),
+        Err(error) => return Err(error.into()),
     }
+    Ok(())
 }
 
 /// One block for all peers that it is sent to.

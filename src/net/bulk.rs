@@ -147,20 +147,12 @@ impl Bulk {
         stream: u64,
         confirmation: Confirmation,
     ) -> Result<(), OverConfirmed> {
-        let over = {
-            let state = self.state();
-            stream < state.opened_below && !state.streams.contains_key(&stream)
-        };
-        if over {
-            return Ok(());
-        }
-        self.confirm_open(stream, confirmation)
-    }
-
-    fn confirm_open(&self, stream: u64, confirmation: Confirmation) -> Result<(), OverConfirmed> {
         // Asked before the lock is taken, since QUIC takes its own.
         let (path, now) = ((self.path)(), Instant::now());
         let mut state = self.state();
+        if stream < state.opened_below && !state.streams.contains_key(&stream) {
+            return Ok(());
+        }
         state.confirm(stream, confirmation, path, (self.began, now))?;
         state.wake_next(now);
         Ok(())
@@ -391,7 +383,7 @@ impl BulkStream {
 
     /// The peer has consumed so much of this stream.
     pub(super) fn confirm(&self, confirmation: Confirmation) -> Result<(), OverConfirmed> {
-        self.bulk.confirm_open(self.id, confirmation)
+        self.bulk.confirm(self.id, confirmation)
     }
 
     /// Waits until everything written is confirmed.

@@ -69,8 +69,9 @@ impl Confirmer {
 
     /// All streams of a connection confirm at the same moments, so that one packet carries them.
     fn next_tick(&self) -> Instant {
-        let ticks = self.read_at.duration_since(self.since).as_micros() / AFTER.as_micros();
-        self.since + AFTER * (ticks as u32 + 1)
+        let (passed, tick) = (self.read_at.duration_since(self.since), AFTER.as_nanos());
+        let into = Duration::from_nanos((passed.as_nanos() % tick) as u64);
+        self.read_at + (AFTER - into)
     }
 
     /// What to confirm now, if it is time; at the end of a stream it always is.
@@ -86,5 +87,24 @@ impl Confirmer {
             bytes: consumed,
             at_us: self.read_at.duration_since(self.since).as_micros() as u64,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_confirm_at_the_same_moments_however_old_their_connection_is() {
+        let since = Instant::now();
+        for age in [0, 1, 99 * 86_400, 365 * 86_400] {
+            tokio::time::advance(Duration::from_micros(age * 1_000_000 + 700)).await;
+            let mut confirmer = Confirmer::new(since);
+            confirmer.read_at = Instant::now();
+            let (read_at, due) = (confirmer.read_at, confirmer.next_tick());
+            assert!(due > read_at && due <= read_at + AFTER, "after {age} s");
+            let age_at_due = due.duration_since(since);
+            assert_eq!(age_at_due.as_nanos() % AFTER.as_nanos(), 0, "after {age} s");
+        }
     }
 }
