@@ -2,8 +2,9 @@
 //!
 //! Masternodes with a record and peers that the operator configured have slots of their own and never
 //! give way, whoever dialed. The others, those of an earlier run among them, share `max_unpinned`
-//! slots, and one prefix (/24 of IPv4, /64 of IPv6) has at most half of them. A newcomer beyond either bound is ranked with those that are there, and whoever
-//! ranks last goes, which may be the newcomer itself:
+//! slots, and one prefix (/24 of IPv4, /64 of IPv6) has at most half of them. A newcomer beyond either
+//! bound is ranked with those that are there, and whoever ranks last goes, which may be the newcomer
+//! itself:
 //!
 //! 1. one whose chain has not moved for [`STALLED_AFTER`], before all others;
 //! 2. one of the prefix with the most connections, the newcomer's counted with it;
