@@ -8,7 +8,8 @@
 //!
 //! A body that breaks only a rule which time or agreement can lift (its time is too far ahead of
 //! this clock; it is empty in round 0 before its slot) is held, never given as invalid: it is given
-//! as valid when the clock allows it, or when a quorum has voted for it. Dropped meanwhile, it stays held.
+//! as valid when the clock allows it, or when a quorum has voted for it. Dropped meanwhile, it stays
+//! held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -128,10 +129,9 @@ impl Body {
         self.rounds.last().copied()
     }
 
-    /// Whether it is needed now or was before: by the first of its rounds, since a later proposal
-    /// for an honest block must not postpone it.
+    /// Whether the engine needs it in this round. Of an earlier one it needs only what a quorum wants.
     fn is_due(&self, round: Round) -> bool {
-        self.certified || self.rounds.first().is_some_and(|first| *first <= round)
+        self.certified || self.rounds.contains(&round)
     }
 
     /// How far the nearest of its rounds is from this one.
@@ -374,7 +374,7 @@ impl Bodies {
     }
 
     /// Blocks of the current height that are due, here, and not yet checked: checks, builds and
-    /// commits wait for each other, so that blocks of rounds to come would hold up those of this
+    /// commits wait for each other, so that blocks of other rounds would hold up those of this
     /// one. Each is returned once: the answer goes to [`Self::checked`].
     pub(super) fn take_unchecked(&mut self) -> Vec<(BlockHash, Arc<Block>)> {
         let (height, round) = (self.height, self.round);

@@ -161,22 +161,17 @@ impl Book {
     /// Adds a verified vote of a validator.
     pub(super) fn add_vote(&mut self, vote: Vote) -> Added {
         let slot = slot_of(&vote);
-        if let Some(held) = self.votes.get(&slot).copied() {
-            // The engine counts a validator's first vote; a second one would tell it nothing.
-            let feed = false;
-            return match self.contradiction(held, vote) {
-                Some(evidence) => Added::Equivocation { evidence, feed },
-                None => Added::Known,
-            };
+        let held = self.votes.get(&slot).copied();
+        // The engine counts a validator's first vote; a second one would tell it nothing.
+        let feed = held.is_none();
+        if feed {
+            self.count(vote);
         }
-        self.count(vote);
-        let other = self.in_certificates.remove(&slot);
+        let other = held.or_else(|| self.in_certificates.remove(&slot));
         match other.and_then(|other| self.contradiction(other, vote)) {
-            Some(evidence) => Added::Equivocation {
-                evidence,
-                feed: true,
-            },
-            None => Added::New,
+            Some(evidence) => Added::Equivocation { evidence, feed },
+            None if feed => Added::New,
+            None => Added::Known,
         }
     }
 
@@ -278,10 +273,11 @@ impl Book {
         self.proposals.values().flatten()
     }
 
-    /// Whether anything that this key has signed is held.
+    /// Whether anything that this key has signed is held, be it in a certificate.
     pub(super) fn holds_any_of(&self, key: &ConsensusKey) -> bool {
-        self.votes().any(|vote| vote.voter == *key)
-            || self.proposals().any(|one| one.proposer == *key)
+        let votes = self.votes().chain(self.in_certificates.values());
+        let proposers = self.proposals().map(|proposal| proposal.proposer);
+        (votes.map(|vote| vote.voter).chain(proposers)).any(|signer| signer == *key)
     }
 
     /// The proposals of one round.

@@ -102,10 +102,16 @@ async fn a_body_is_fed_only_once_something_verified_names_it() {
 
 /// A check takes its turn before the builds and commits that are asked for later.
 #[tokio::test(start_paused = true)]
-async fn a_body_is_checked_when_a_round_that_names_it_has_come_or_a_quorum_wants_it() {
+async fn a_body_is_checked_in_a_round_that_names_it_or_when_a_quorum_wants_it() {
     let mut f = fixture();
-    let [current, later, wanted] = [6_000, 6_001, 6_002].map(|at| f.block(1, at, true));
-    for (block, rounds) in [(&current, [0, 7]), (&later, [7, 3]), (&wanted, [3, 7])] {
+    let [current, later, wanted, passed] =
+        [6_000, 6_001, 6_002, 6_003].map(|at| f.block(1, at, true));
+    for (block, rounds) in [
+        (&current, [0, 7]),
+        (&later, [7, 3]),
+        (&wanted, [3, 7]),
+        (&passed, [1, 7]),
+    ] {
         for round in rounds {
             f.name(block, round);
         }
@@ -121,8 +127,11 @@ async fn a_body_is_checked_when_a_round_that_names_it_has_come_or_a_quorum_wants
     assert_eq!(due(&mut f), [wanted.hash()]);
     f.bodies.set_round(Round(2));
     assert!(due(&mut f).is_empty());
-    f.bodies.set_round(Round(4));
+    f.bodies.set_round(Round(3));
     assert_eq!(due(&mut f), [later.hash()]);
+    f.bodies
+        .certify(Height(1), passed.hash(), Round(1), None, f.now);
+    assert_eq!(due(&mut f), [passed.hash()]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,17 +240,19 @@ async fn a_body_ahead_of_the_clock_is_held_until_its_time_or_a_quorum() {
 #[tokio::test(start_paused = true)]
 async fn a_held_body_that_was_dropped_is_fed_only_when_it_is_here_again_and_its_time_has_come() {
     let mut f = fixture();
-    f.bodies.set_round(Round(40));
+    let last = MAX_HELD as u32 + 1;
     let held = f.block(1, 60_000, true);
     f.name(&held, 0);
     f.arrive(&held, 1, true).unwrap();
     assert!(f.feed(0).is_empty());
     let checking = f.block(1, 60_001, true);
+    f.bodies.set_round(Round(1));
     f.name(&checking, 1);
     f.arrive(&checking, 1, true).unwrap();
     assert_eq!(f.bodies.take_unchecked().len(), 1);
-    for round in 2..=MAX_HELD as u32 + 1 {
+    for round in 2..=last {
         let block = f.block(1, 60_000 + u64::from(round), true);
+        f.bodies.set_round(Round(round));
         f.name(&block, round);
         f.arrive(&block, 1, true).unwrap();
         assert!(f.feed(0).is_empty(), "in round {round}");
@@ -251,7 +262,7 @@ async fn a_held_body_that_was_dropped_is_fed_only_when_it_is_here_again_and_its_
         assert!(f.bodies.content(Height(1), dropped.hash()).is_none());
     }
     assert!(f.feed(0).is_empty());
-    f.name(&held, 41);
+    f.name(&held, last);
     f.arrive(&held, 1, true).unwrap();
     assert!(f.feed(0).is_empty());
     let fed = f.feed(50_000);
