@@ -20,10 +20,13 @@
 //!   many that are at their least bound see a queue that their own steps do not shorten as well. Only one
 //!   that was told so and sees the queue come back need not wait.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+mod least;
+
+use least::Least;
 
 /// The bound of a new connection, and after a pause.
 pub(super) const START_BYTES: u64 = 16 * 1024;
@@ -448,44 +451,6 @@ impl Round {
             idle: Duration::ZERO,
             delay: Duration::ZERO,
         }
-    }
-}
-
-/// How long a part of a least delay's history is.
-const HISTORY_STEP: Duration = Duration::from_secs(10);
-/// How many parts it has: what was seen before is forgotten, so that a path that has become longer
-/// is believed, and clocks that do not run alike are no matter.
-const HISTORY_STEPS: usize = 6;
-
-/// The least of late.
-#[derive(Debug)]
-struct Least<T> {
-    /// Newest last: when each began, and its least.
-    steps: VecDeque<(Instant, T)>,
-}
-
-impl<T> Default for Least<T> {
-    fn default() -> Self {
-        Self {
-            steps: VecDeque::new(),
-        }
-    }
-}
-
-impl<T: Copy + Ord> Least<T> {
-    /// One was measured; gives the least.
-    fn note(&mut self, now: Instant, measured: T) -> T {
-        match self.steps.back_mut() {
-            Some((began, least)) if now.duration_since(*began) < HISTORY_STEP => {
-                *least = measured.min(*least);
-            }
-            _ => self.steps.push_back((now, measured)),
-        }
-        if self.steps.len() > HISTORY_STEPS {
-            self.steps.pop_front();
-        }
-        let least = self.steps.iter().map(|(_, least)| *least).min();
-        least.unwrap_or(measured)
     }
 }
 
