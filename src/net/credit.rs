@@ -24,8 +24,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+mod base;
 mod least;
 
+use base::Base;
 use least::Least;
 
 /// The bound of a new connection, and after a pause.
@@ -92,7 +94,7 @@ pub(super) struct Credit {
     max: u64,
     bytes: f64,
     phase: Phase,
-    base: Least<Duration>,
+    base: Base,
     back: Least<i64>,
     round: Round,
     delay: Duration,
@@ -171,7 +173,7 @@ impl Credit {
             max,
             bytes: START_BYTES.min(max) as f64,
             phase: Phase::Startup,
-            base: Least::default(),
+            base: Base::new(now),
             back: Least::default(),
             round: Round::begin(now),
             delay: Duration::ZERO,
@@ -199,10 +201,9 @@ impl Credit {
     /// Something is written while nothing was outstanding: after a pause the path may be another.
     pub(super) fn resume(&mut self, now: Instant) {
         self.round = Round::begin(now);
-        if self
-            .last_confirmed
-            .is_some_and(|last| now.duration_since(last) > PAUSE)
-        {
+        let pause = self.last_confirmed.map(|last| now.duration_since(last));
+        if let Some(pause) = pause.filter(|pause| *pause > PAUSE) {
+            self.base.paused(pause);
             self.bytes = self.bytes.min(START_BYTES as f64);
             self.phase = Phase::Startup;
             self.relapse = None;
@@ -213,10 +214,10 @@ impl Credit {
     /// The peer has confirmed bytes.
     pub(super) fn confirmed(&mut self, now: Instant, confirmed: Confirmed, path: Path) {
         if self.last_confirmed.replace(now).is_none() {
-            self.base.note(now, path.least_rtt.min(path.rtt));
+            self.base.begin(now, path);
             self.look_at = self.next_look(now, path.least_rtt);
         }
-        let base = self.base.note(now, path.rtt);
+        let base = self.base.note(now, path);
         let back = self.back.note(now, confirmed.back_us);
         let way_base = base.as_micros() as i64;
         let way = confirmed
@@ -258,11 +259,15 @@ impl Credit {
     }
 
     fn target(&self, path: Path) -> Duration {
-        let two_packets = match self.rate {
-            rate if rate > 0.0 => Duration::from_secs_f64(2.0 * path.packet as f64 / rate),
+        TARGET.max(self.packets_take(2, path).min(MAX_TARGET))
+    }
+
+    /// How long so many packets take at the rate of late; nothing until one is known.
+    fn packets_take(&self, packets: u64, path: Path) -> Duration {
+        match self.rate {
+            rate if rate > 0.0 => Duration::from_secs_f64((packets * path.packet) as f64 / rate),
             _ => Duration::ZERO,
-        };
-        TARGET.max(two_packets.min(MAX_TARGET))
+        }
     }
 
     fn start_up(&mut self, bytes: u64, queue: Duration, now: Now) {
@@ -409,7 +414,9 @@ impl Credit {
             true => TARGET.max(left),
             false => (TARGET * 3 / 2).max((left + look.queue) / 2),
         };
-        if self.round.least > foreign && self.round.limited {
+        let foreign = self.round.least > foreign && self.round.limited;
+        (self.base).looked(now.at, foreign, self.packets_take(1, now.path));
+        if foreign {
             self.bytes = look.before;
             self.phase = Phase::Competing;
         } else {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// What was seen longer ago is forgotten, so that a path that has become longer is believed, and clocks
 /// that do not run alike are no matter. By age, not by count: two bodies may be minutes apart.
-const HISTORY: Duration = Duration::from_secs(60);
+pub(super) const HISTORY: Duration = Duration::from_secs(60);
 /// How long a part of the history is: it is forgotten as one.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,11 @@ impl<T: Copy + Ord> Least<T> {
         while self.steps.front().is_some_and(old) {
             self.steps.pop_front();
         }
-        let least = self.steps.iter().map(|(_, least)| *least).min();
-        least.unwrap_or(measured)
+        self.least().unwrap_or(measured)
+    }
+
+    /// The least when something was measured last.
+    pub(super) fn least(&self) -> Option<T> {
+        self.steps.iter().map(|(_, least)| *least).min()
     }
 }

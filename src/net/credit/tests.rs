@@ -16,12 +16,17 @@ struct Road {
     gains: i64,
     /// At the start of each tenth of a second the machine does nothing for so long.
     pause: Duration,
+    /// Added to each way, uniform from zero to this; packets stay in order.
+    jitter: Duration,
+    random: u64,
     began: Instant,
     now: Instant,
     flows: Vec<Flow>,
     /// Packets under way, in the order of their confirmation.
     flying: VecDeque<Packet>,
     free_at: Instant,
+    /// When the newest packet is read, and confirmed.
+    newest: (Instant, Instant),
 }
 
 struct Flow {
@@ -51,11 +56,14 @@ impl Road {
             back: Duration::ZERO,
             gains: 0,
             pause: Duration::ZERO,
+            jitter: Duration::ZERO,
+            random: 1,
             began: now,
             now,
             flows: Vec::new(),
             flying: VecDeque::new(),
             free_at: now,
+            newest: (now, now),
         };
         road.join();
         road
@@ -158,6 +166,7 @@ impl Road {
     }
 
     fn write(&mut self) {
+        let (jitter, random) = (self.jitter, &mut self.random);
         for (at, flow) in self.flows.iter_mut().enumerate() {
             let bound = flow.credit.as_ref().map_or(flow.window, Credit::bytes);
             while flow.flying + PACKET <= bound.max(PACKET) && flow.left >= PACKET {
@@ -165,20 +174,30 @@ impl Road {
                 flow.left -= PACKET;
                 let sending = Duration::from_secs_f64(PACKET as f64 / self.bytes_per_s);
                 self.free_at = self.free_at.max(self.now) + sending;
-                let read = self.free_at + self.base;
-                let mut confirmed = read + self.back;
+                let there = self.base + jitter.mul_f64(uniform(random));
+                let mut read = (self.free_at + there).max(self.newest.0);
                 let tenth = Duration::from_millis(100).as_micros();
-                let into = confirmed.duration_since(self.began).as_micros() % tenth;
-                confirmed += (self.pause).saturating_sub(Duration::from_micros(into as u64));
+                let into = (read + self.back).duration_since(self.began).as_micros() % tenth;
+                read += (self.pause).saturating_sub(Duration::from_micros(into as u64));
+                let back = self.back + jitter.mul_f64(uniform(random));
+                let confirmed = (read + back).max(self.newest.1);
+                self.newest = (read, confirmed);
                 self.flying.push_back(Packet {
                     flow: at,
                     written: self.now,
-                    read: read.max(confirmed - self.back),
+                    read,
                     confirmed,
                 });
             }
         }
     }
+}
+
+/// From zero to one: a linear congruential generator.
+fn uniform(state: &mut u64) -> f64 {
+    *state =
+        (state.wrapping_mul(6_364_136_223_846_793_005)).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[test]
@@ -231,6 +250,18 @@ fn a_queue_on_the_way_back_costs_nothing() {
     let (carried, _, delay) = road.run(20);
     assert!(carried >= 0.93, "{carried}");
     assert!(delay <= Duration::from_millis(15), "{delay:?}");
+}
+
+/// Delay that comes and goes by itself is no queue. A look tells it from one, the first within 8 s.
+#[test]
+fn jitter_is_not_taken_for_a_queue() {
+    for (jitter_ms, least) in [(5, 0.95), (10, 0.93), (15, 0.85), (20, 0.8)] {
+        let mut road = Road::new(20.0, 40);
+        road.jitter = Duration::from_millis(jitter_ms);
+        road.run(10);
+        let (carried, ..) = road.run(40);
+        assert!(carried >= least, "{jitter_ms} ms: {carried}");
+    }
 }
 
 /// What is more than a clock of a computer is off, in parts in a million.

@@ -6,15 +6,27 @@ use super::*;
 fn row(
     (mbit, round_trip_ms, queue): (u64, u64, usize),
     both_ways: bool,
-    (settle_s, window_s): (u64, u64),
+    seconds: (u64, u64),
 ) -> Figures {
+    row_on(link(mbit, round_trip_ms, queue), mbit, both_ways, seconds)
+}
+
+fn row_on(way: Link, mbit: u64, both_ways: bool, (settle_s, window_s): (u64, u64)) -> Figures {
     virtually(async move {
         let (settle, window) = (Duration::from_secs(settle_s), Duration::from_secs(window_s));
-        let way = link(mbit, round_trip_ms, queue);
         // A slow link is not to be loaded with pings.
         let pair = Pair::start(way, window.max(Duration::from_secs(400 / mbit))).await;
         let figures = measure(&pair, both_ways, mbit * 125_000, settle, window).await;
-        println!("{mbit} Mbit/s, {round_trip_ms} ms, {queue} packets: {figures:?}");
+        let Link {
+            delay,
+            jitter,
+            rate,
+            ..
+        } = way;
+        let queue = rate.map_or(0, |rate| rate.queue_packets);
+        println!(
+            "{mbit} Mbit/s, {delay:?} and up to {jitter:?} each way, {queue} packets, after {settle_s} s: {figures:?}"
+        );
         figures
     })
 }
@@ -61,6 +73,32 @@ fn a_long_link() {
     // The last 1,024 pings are those of the window, as in the other rows.
     let figures = row((20, 200, 100), false, (5, 21));
     figures.assert(Duration::from_micros(222_400), 0.90);
+}
+
+/// The least round trip of the handshake is not forgotten while the path is as it was then.
+#[test]
+fn after_a_minute_votes_are_as_fast() {
+    let slow = row((2, 40, 100), false, (70, 40));
+    slow.assert(allowed(2, 40), 0.90);
+    let both_ways = row((20, 40, 100), true, (70, 10));
+    both_ways.assert(Duration::from_millis(77), 0.86);
+    assert!(both_ways.bulk[1] >= 0.86, "{both_ways:?}");
+}
+
+/// Each packet is late by chance, each way, by up to so much: what that delays is no queue. An idle link has a
+/// p99 near its round trip and twice the jitter.
+#[test]
+fn a_link_with_jitter() {
+    for (jitter_ms, least) in [(5, 0.92), (10, 0.85), (15, 0.85), (20, 0.75)] {
+        let way = Link {
+            jitter: Duration::from_millis(jitter_ms),
+            ..link(20, 40, 100)
+        };
+        // The first look at the queue is within 8 s.
+        let figures = row_on(way, 20, false, (10, 30));
+        let most = Duration::from_millis(60 + 2 * jitter_ms);
+        figures.assert(most, least);
+    }
 }
 
 #[test]
