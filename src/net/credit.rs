@@ -57,6 +57,9 @@ const LEAST_GROWTH: f64 = 0.125;
 const START_TO: f64 = 0.6;
 /// A step down goes so far below the target, in parts of it.
 const STEP_TO: f64 = 0.8;
+/// A queue of which two looks in a row leave so much, in parts of it and of the target, is none: the path has become
+/// longer. One look alone may be that of late-comers to a crowd.
+const STAYS: f64 = 0.9;
 /// The pace of late is that of two round trips, and of no less than this: a pause of a busy machine is a
 /// small part of it.
 const PACE_OVER: Duration = Duration::from_millis(50);
@@ -109,6 +112,8 @@ pub(super) struct Credit {
     /// A moment, and its time of day in milliseconds.
     noon: (Instant, u64),
     look_at: Instant,
+    /// Whether the last look left the queue as it was.
+    stayed: bool,
     /// Until the next look after the queue was another's: rounds in a row in which it is there again.
     relapse: Option<u32>,
     last_confirmed: Option<Instant>,
@@ -183,6 +188,7 @@ impl Credit {
             last_round: 0,
             noon: (now, now_ms),
             look_at: now,
+            stayed: false,
             relapse: None,
             last_confirmed: None,
         }
@@ -206,6 +212,7 @@ impl Credit {
             self.base.paused(pause);
             self.bytes = self.bytes.min(START_BYTES as f64);
             self.phase = Phase::Startup;
+            self.stayed = false;
             self.relapse = None;
             self.last_round = 0;
         }
@@ -417,9 +424,16 @@ impl Credit {
         let foreign = self.round.least > foreign && self.round.limited;
         (self.base).looked(now.at, foreign, self.packets_take(1, now.path));
         if foreign {
+            self.stayed = false;
             self.bytes = look.before;
             self.phase = Phase::Competing;
         } else {
+            let stays = self.round.least >= now.target.max(look.queue).mul_f64(STAYS);
+            if stays && self.stayed {
+                self.base.longer();
+                self.back = Least::default();
+            }
+            self.stayed = stays;
             self.bytes = self.bytes.max(look.after);
             self.phase = Phase::Steady;
             self.relapse = look.again.then_some(0);

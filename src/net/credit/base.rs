@@ -38,6 +38,12 @@ impl Base {
         }
     }
 
+    /// The path has become longer: what was before is forgotten.
+    pub(super) fn longer(&mut self) {
+        self.least = None;
+        self.smoothed = Least::default();
+    }
+
     /// The connection's first bulk is confirmed.
     pub(super) fn begin(&mut self, now: Instant, path: Path) {
         if now.duration_since(self.connected) < HISTORY {

@@ -233,6 +233,23 @@ fn a_path_that_becomes_longer_is_believed_in_the_end() {
     assert!(delay <= Duration::from_millis(15), "{delay:?}");
 }
 
+/// By more than the target, and by less than what a look takes for another program's queue as well.
+#[test]
+fn a_path_that_becomes_a_little_longer_is_believed_after_four_looks_at_most() {
+    for mbit in [20.0, 100.0] {
+        for longer_ms in [9, 11, 12, 13, 14] {
+            let mut road = Road::new(mbit, 40);
+            road.run(10);
+            road.base += Duration::from_millis(longer_ms);
+            road.run(34);
+            let (carried, _, delay) = road.run(10);
+            let what = format!("{mbit} Mbit/s, +{longer_ms} ms: {carried} {delay:?}");
+            assert!(carried >= 0.9, "{what}");
+            assert!(delay <= Duration::from_millis(15), "{what}");
+        }
+    }
+}
+
 #[test]
 fn an_hour_of_bulk_does_not_hide_the_base_delay() {
     let mut road = Road::new(5.0, 40);
