@@ -225,7 +225,11 @@ fn send(environment: &Environment, arguments: &Send) -> anyhow::Result<()> {
     hand_in(&client, &transaction)?;
     let id = transaction.id();
     let mut finality = match arguments.no_wait {
-        false => wait(&client, id)?,
+        false => {
+            // Whoever interrupts the wait can ask for it.
+            eprintln!("timed: {id} is handed in; waiting until it is final");
+            wait(&client, id)?
+        }
         true => json!({ "txid": id, "status": "waiting" }),
     };
     finality["fee"] = json!(fee);

@@ -2,6 +2,9 @@
 
 use crate::types::genesis::MAX_BLOCK_BYTES;
 
+/// Room for what a sync answer sends beside a block's body: the headers of a segment, a certificate.
+pub(crate) const HEADERS_AND_CERTIFICATE_BYTES: usize = 256 * 1024;
+
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StreamKind {
@@ -45,13 +48,12 @@ impl StreamKind {
 
     /// The longest frame payload, in bytes.
     pub fn max_frame_bytes(self) -> usize {
-        const HEADERS_AND_CERTIFICATE: usize = 256 * 1024;
         match self {
             StreamKind::Keepalive => 16 * 1024,
             StreamKind::Consensus => 256 * 1024,
             StreamKind::Proposal => MAX_BLOCK_BYTES as usize,
             StreamKind::Transactions => 1024 * 1024,
-            StreamKind::Sync => MAX_BLOCK_BYTES as usize + HEADERS_AND_CERTIFICATE,
+            StreamKind::Sync => MAX_BLOCK_BYTES as usize + HEADERS_AND_CERTIFICATE_BYTES,
         }
     }
 

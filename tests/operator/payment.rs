@@ -33,12 +33,15 @@ fn with_coins(masternodes: &[(&str, &str)]) -> (Place, String) {
 /// The command failed, with the id in its sentence and in its JSON, and the way to ask for it.
 #[track_caller]
 fn names_the_id(done: &Done, words: &str) -> String {
-    done.failed_with(words);
+    assert_eq!(done.code, 1, "{}{}", done.stdout, done.stderr);
     let told = done.json();
     let txid = told["txid"].as_str().unwrap_or_else(|| panic!("{told}"));
-    done.failed_with(&format!("ask with timed rpc gettransactionfinality {txid}"));
     let sentence = told["error"].as_str().unwrap();
     assert!(sentence.contains(words), "{told}");
+    let ask = format!("ask with timed rpc gettransactionfinality {txid}");
+    assert!(sentence.contains(&ask), "{told}");
+    let last = done.stderr.lines().last();
+    assert_eq!(last, Some(format!("timed: {sentence}").as_str()));
     txid.to_owned()
 }
 
@@ -58,8 +61,16 @@ fn a_payment_that_waits_when_the_node_stops_is_named() {
         (sending.join().unwrap(), waiting)
     });
     let named = names_the_id(&done, "was handed in; whether it is final is not known");
+    // Said before the wait, for whoever interrupts it.
+    let first = done.stderr.lines().next();
+    let said = format!("timed: {named} is handed in; waiting until it is final");
+    assert_eq!(first, Some(said.as_str()));
     assert_eq!(Value::from(named), waiting);
-    done.failed_with("the node is stopping");
+    assert!(
+        done.stderr.contains("the node is stopping"),
+        "{}",
+        done.stderr
+    );
     assert_eq!(node.exit_code(), Some(0));
 }
 

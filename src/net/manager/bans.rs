@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Manager, ask_again};
+use crate::net::Direction;
 use crate::net::bans::BanError;
 use crate::net::faults::{FAULT_BAN, Fault, MASTERNODE_FAULT_BAN};
 use crate::types::{Ban, BannedBy, PeerIp};
@@ -105,7 +106,7 @@ impl Manager {
     }
 
     fn ban(&mut self, ban: Ban) -> Result<(), BanError> {
-        let ip = ban.ip;
+        let (ip, by) = (ban.ip, ban.by);
         if self.is_own_address(ip) {
             return Err(BanError::Own(ip));
         }
@@ -117,6 +118,7 @@ impl Manager {
             // It was over before it began.
             return Ok(());
         };
+        let loud = by == BannedBy::Operator || self.may_log(ip, Direction::Inbound);
         match self.pins.directory().by_ip(ip) {
             Some((_, record)) => tracing::error!(
                 peer.ip = %ip,
@@ -125,9 +127,10 @@ impl Manager {
                 "A MASTERNODE IS BANNED: its votes do not reach this node directly; \
                  `timed unban {ip}` lifts it"
             ),
-            None => tracing::warn!(
+            None if loud => tracing::warn!(
                 peer.ip = %ip, reason = %reason.detail, "banned; `timed unban {ip}` lifts it"
             ),
+            None => tracing::debug!(peer.ip = %ip, reason = %reason.detail, "banned"),
         }
         if let Some(peer) = self.state.registry.get(&ip) {
             peer.end(reason);

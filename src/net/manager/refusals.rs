@@ -20,7 +20,7 @@ const MAX_UNPROVED: usize = 10;
 const UNPROVED_EVERY_MS: u64 = 1_000;
 /// How long they are shown.
 pub(in crate::net) const REFUSED_FOR_MS: u64 = 3_600_000;
-/// Refusals and connections in the log a minute, without those of masternodes, of configured peers and
+/// Refusals, bans and connections in the log a minute, without those of masternodes, of configured peers and
 /// of whom this node dialed: any number of strangers may come.
 const LOGGED_PER_MINUTE: u32 = 60;
 
@@ -144,7 +144,7 @@ impl Manager {
         self.state.known_changed = true;
     }
 
-    /// Whether a refusal or a connection may stand in the log at `info`; at `debug` it may always.
+    /// Whether a refusal, a ban or a connection may stand in the log at `info` or above; at `debug` it may always.
     pub(super) fn may_log(&mut self, ip: PeerIp, direction: Direction) -> bool {
         let chosen = direction == Direction::Outbound || self.state.known.is_chosen(ip);
         chosen || self.state.refused.may_log(self.clock.now_ms())

@@ -11,6 +11,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::raw::{Raw, open};
 use super::*;
+use crate::types::{Ban, BannedBy};
 use crate::wire::{CloseCode, StreamKind};
 
 /// The lines of this thread at `info` and above, while the guard lives.
@@ -96,4 +97,26 @@ async fn strangers_that_come_again_and_again_write_so_many_lines_a_minute_and_ma
         assert_eq!(of(&masternode), ROUNDS, "{event}");
         assert!(of(&stranger) <= 60 * minutes, "{event}: {}", of(&stranger));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_that_earn_bans_write_so_many_lines_a_minute_and_an_operator_all() {
+    const ADDRESSES: u8 = 200;
+    let plan = Plan::new(1, 0);
+    let (lines, _guard) = Lines::start();
+    let node = sim::start(&plan, 1, &sim::clean_wire());
+    let mut written = Vec::new();
+    for by in [BannedBy::Fault, BannedBy::Operator] {
+        let before = lines.with(&["WARN", "banned;"]);
+        for last in 0..ADDRESSES {
+            let ip = std::net::IpAddr::from([10, 0, 0, last]).into();
+            let ban = Ban::new(ip, (0, u64::MAX), by, "a test");
+            node.net.ban(ban).await.unwrap();
+        }
+        assert_eq!(node.net.bans().len(), usize::from(ADDRESSES));
+        written.push(lines.with(&["WARN", "banned;"]) - before);
+    }
+    // The 200 of one look may touch two minutes of the clock.
+    assert!((60..=120).contains(&written[0]), "{written:?}");
+    assert_eq!(written[1], usize::from(ADDRESSES));
 }
