@@ -91,7 +91,7 @@ impl Base {
             transactions: transactions_in,
             sync: sync_in,
         };
-        let net = tasks.part("the network", |cancel| {
+        let net = tasks.try_part("the network", |cancel| {
             net::start(
                 parts.config.net_config(facts),
                 parts.identity,

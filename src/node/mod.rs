@@ -20,7 +20,6 @@ pub mod setup;
 mod tasks;
 pub mod wallet;
 
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -177,9 +176,8 @@ impl Node {
         let (chain, net) = (base.chain, base.net);
 
         let transactions = base.transactions_events;
-        let Ok(mempool) = tasks.part("the mempool", |cancel| {
-            let started = mempool::start(chain.clone(), net.clone(), transactions, offload, cancel);
-            Ok::<_, Infallible>(started)
+        let mempool = tasks.part("the mempool", |cancel| {
+            mempool::start(chain.clone(), net.clone(), transactions, offload, cancel)
         });
         let parts = SyncParts {
             chain: chain.clone(),
@@ -188,9 +186,7 @@ impl Node {
             masternode: own_masternode.is_some(),
             offload,
         };
-        let Ok(sync) = tasks.part("sync", |cancel| {
-            Ok::<_, Infallible>(sync::start(parts, cancel))
-        });
+        let sync = tasks.part("sync", |cancel| sync::start(parts, cancel));
         let key = files.consensus_key.filter(|_| own_masternode.is_some());
         let consensus = key.map(|key| {
             let parts = ConsensusParts {
@@ -205,10 +201,7 @@ impl Node {
                 offload,
                 unsafe_sign: environment.unsafe_sign,
             };
-            let Ok(handle) = tasks.part("consensus", |cancel| {
-                Ok::<_, Infallible>(consensus::start(parts, cancel))
-            });
-            handle
+            tasks.part("consensus", |cancel| consensus::start(parts, cancel))
         });
 
         let reloader = Reloader {
@@ -234,7 +227,7 @@ impl Node {
             stop_requested: stop_requested.clone(),
         };
         let served = environment.rpc.map(|outside| {
-            tasks.part("the RPC", |cancel| {
+            tasks.try_part("the RPC", |cancel| {
                 rpc::start(context, outside, &entropy, cancel)
             })
         });

@@ -27,7 +27,20 @@ struct Task {
 
 impl Tasks {
     /// Starts a part of the node: `start` gives its handle and its work, which must run until the token is cancelled.
-    pub(super) fn part<H, W, E: Display, F>(
+    pub(super) fn part<H, W, E: Display>(
+        &mut self,
+        name: &'static str,
+        start: impl FnOnce(CancellationToken) -> (H, W),
+    ) -> H
+    where
+        W: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let Ok(handle) = self.try_part(name, |cancel| Ok::<_, Infallible>(start(cancel)));
+        handle
+    }
+
+    /// Starts a part of the node that may not be able to.
+    pub(super) fn try_part<H, W, E: Display, F>(
         &mut self,
         name: &'static str,
         start: impl FnOnce(CancellationToken) -> Result<(H, W), F>,
@@ -54,7 +67,7 @@ impl Tasks {
     ) where
         W: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let Ok(()) = self.part(name, |cancel| Ok::<_, Infallible>(((), start(cancel))));
+        self.part(name, |cancel| ((), start(cancel)));
     }
 
     /// Waits until a task ends that was not asked to, and says why. Cancel-safe.

@@ -1,7 +1,15 @@
 //! Transactions that arrive before what they spend.
 
 use super::*;
-use crate::types::OutPoint;
+use crate::types::{OutPoint, Transaction};
+
+/// Node 1 announces a transaction to node 0, and sends, when it is asked, what it wants to.
+fn arrives(world: &mut World, announced: &Transaction, sent: &Transaction) {
+    world.deliver(1, 0, TransactionsMessage::Announce(vec![announced.id()]));
+    world.flush();
+    world.deliver(1, 0, bodies(&[sent]));
+    world.check_batches();
+}
 
 #[test]
 fn a_child_that_arrives_first_waits_for_its_parent_and_asks_for_it() {
@@ -33,10 +41,7 @@ fn an_orphan_whose_parent_becomes_final_enters_the_pool() {
     let parent = world.payment(0, 500);
     let child = world.child(&parent, 500);
     world.cores[0].on_event(TransactionsEvent::Connected { peer: ip(1) }, world.now);
-    world.deliver(1, 0, TransactionsMessage::Announce(vec![child.id()]));
-    world.flush();
-    world.deliver(1, 0, bodies(&[&child]));
-    world.check_batches();
+    arrives(&mut world, &child, &child);
     assert_eq!(world.cores[0].stats().orphans, 1);
     world.block(vec![parent]);
     world.check_batches();
@@ -54,10 +59,7 @@ fn a_forged_copy_that_waited_as_an_orphan_does_not_keep_the_true_one_out() {
     for peer in [ip(1), ip(2)] {
         world.cores[0].on_event(TransactionsEvent::Connected { peer }, world.now);
     }
-    world.deliver(1, 0, TransactionsMessage::Announce(vec![child.id()]));
-    world.flush();
-    world.deliver(1, 0, bodies(&[&forged]));
-    world.check_batches();
+    arrives(&mut world, &child, &forged);
     assert_eq!(world.cores[0].stats().orphans, 1);
     // While a copy is held, nobody is asked for another.
     world.deliver(2, 0, TransactionsMessage::Announce(vec![child.id()]));
@@ -84,10 +86,7 @@ fn a_forged_copy_checked_together_with_the_true_one_asks_nobody() {
     for peer in [ip(1), ip(2)] {
         world.cores[0].on_event(TransactionsEvent::Connected { peer }, world.now);
     }
-    world.deliver(1, 0, TransactionsMessage::Announce(vec![child.id()]));
-    world.flush();
-    world.deliver(1, 0, bodies(&[&forged]));
-    world.check_batches();
+    arrives(&mut world, &child, &forged);
     world.deliver(2, 0, TransactionsMessage::Announce(vec![child.id()]));
     // The parent's block lets the forged copy be checked again; submissions come first in a batch.
     world.block(vec![parent]);
