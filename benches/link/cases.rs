@@ -52,7 +52,7 @@ pub fn cases(quick: bool, joined: Joined) -> Vec<Case> {
         .filter(|one| one.runs(joined))
         .collect();
     let few = all.iter().copied().filter(|one| match one {
-        Design::TcpFrames946Kb | Design::QuicDefaults => false,
+        Design::TcpFrames946Kb | Design::QuicBlocks | Design::QuicDefaults => false,
         Design::Timed | Design::TcpFrames64Kib | Design::Yamux | Design::QuicPriority => true,
     });
     let few: Vec<Design> = few.collect();
@@ -102,7 +102,7 @@ pub fn cases(quick: bool, joined: Joined) -> Vec<Case> {
         "loopback",
         REFERENCE,
         ONE_WAY,
-        &[Design::Timed, Design::QuicPriority],
+        &[Design::Timed, Design::QuicPriority, Design::QuicBlocks],
     );
     loopback.kind = Kind::Loopback;
     loopback.at_once = 1;

@@ -28,18 +28,21 @@ pub enum Design {
     Yamux,
     /// QUIC with separate streams and priority.
     QuicPriority,
+    /// The same, with the node's blocks as bulk.
+    QuicBlocks,
     /// QUIC with all defaults.
     QuicDefaults,
 }
 
 impl Design {
     /// All, in the order in which they are shown.
-    pub const ALL: [Design; 6] = [
+    pub const ALL: [Design; 7] = [
         Design::Timed,
         Design::TcpFrames64Kib,
         Design::TcpFrames946Kb,
         Design::Yamux,
         Design::QuicPriority,
+        Design::QuicBlocks,
         Design::QuicDefaults,
     ];
 
@@ -51,18 +54,21 @@ impl Design {
             Design::TcpFrames946Kb => "one TCP+TLS stream, 946 kB frames",
             Design::Yamux => "TCP+TLS+yamux, 4 streams",
             Design::QuicPriority => "quinn, separate streams, priority",
+            Design::QuicBlocks => "the same, blocks coded as by timed",
             Design::QuicDefaults => "quinn, all defaults, 16 streams",
         }
     }
 
-    /// Whether it can be measured without the kernel's TCP seeing the link.
+    /// Whether there is anything to measure: TCP only where the kernel sees the link, coding only where the
+    /// link is faster.
     pub fn runs(self, joined: Joined) -> bool {
-        let tcp = [
-            Design::TcpFrames64Kib,
-            Design::TcpFrames946Kb,
-            Design::Yamux,
-        ];
-        joined == Joined::Tun || !tcp.contains(&self)
+        match self {
+            Design::TcpFrames64Kib | Design::TcpFrames946Kb | Design::Yamux => {
+                joined == Joined::Tun
+            }
+            Design::QuicBlocks => joined == Joined::Loopback,
+            Design::Timed | Design::QuicPriority | Design::QuicDefaults => true,
+        }
     }
 
     async fn open(self, link: &Link, plan: Plan) -> anyhow::Result<Session> {
@@ -72,6 +78,7 @@ impl Design {
             Design::TcpFrames946Kb => rival_tcp::open_one_stream(link, plan, BLOCK_BYTES).await,
             Design::Yamux => rival_tcp::open_yamux(link, plan).await,
             Design::QuicPriority => rival_quic::open(link, plan, Quic::Priority).await,
+            Design::QuicBlocks => rival_quic::open(link, plan, Quic::Blocks).await,
             Design::QuicDefaults => rival_quic::open(link, plan, Quic::Defaults).await,
         }
     }

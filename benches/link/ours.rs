@@ -91,7 +91,7 @@ pub async fn open(link: &Link, plan: Plan) -> anyhow::Result<Session> {
 }
 
 /// A large block's transactions.
-fn block() -> SyncResponse {
+pub fn block() -> SyncResponse {
     let output = TxOutput {
         amount: Amount(1),
         address: Address([1; 32]),
