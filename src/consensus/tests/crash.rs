@@ -24,6 +24,15 @@ fn signs(world: &World) -> bool {
     world.status(1).not_signing.is_none()
 }
 
+/// Kills the second node, and takes its database and `consensus.state`.
+fn kill_and_wipe(world: &mut World) {
+    world.kill(1);
+    let node = &mut world.nodes[1];
+    node.state = FileInMemory::default();
+    *node.ports.disk.lock().unwrap() = Disk::default();
+    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+}
+
 /// Runs a network in which one node crashes at its `point`th effect and is started again; returns
 /// how many slots were signed twice, or `None` when it never came to that point.
 async fn crash_at(powers: &[u64], crashing: usize, point: usize, lost: Lost) -> Option<usize> {
@@ -170,11 +179,7 @@ async fn without_its_state_file_a_node_signs_again_after_a_live_height() {
 async fn a_node_that_lost_everything_waits_for_what_its_peers_know() {
     let mut world = World::started(&[1, 1, 1, 1]).await;
     world.reach(&ALL, 5, 20).await;
-    world.kill(1);
-    let node = &mut world.nodes[1];
-    node.state = FileInMemory::default();
-    *node.ports.disk.lock().unwrap() = Disk::default();
-    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    kill_and_wipe(&mut world);
     world.start(1).await;
     // Only one peer at first: too few to believe that the chain is new.
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -195,12 +200,8 @@ async fn a_node_that_lost_everything_signs_nothing_before_a_live_height() {
     world.reach(&ALL, 20, 20).await;
     // The slot boundary of height 1 has long passed, and a transaction waits.
     tokio::time::sleep(Duration::from_secs(7)).await;
-    world.kill(1);
-    let node = &mut world.nodes[1];
-    node.state = FileInMemory::default();
-    *node.ports.disk.lock().unwrap() = Disk::default();
-    node.ports.tip.send_replace(genesis_tip(&world.genesis));
-    node.ports.ready.send_replace(true);
+    kill_and_wipe(&mut world);
+    world.nodes[1].ports.ready.send_replace(true);
     let signed_before = world.signed_by(1);
     world.start(1).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -237,11 +238,7 @@ async fn a_node_that_lost_everything_takes_no_old_votes_for_a_live_height() {
         world.mesh.lock().unwrap().signed.contains_key(&slot)
     };
     world.until("its precommit at height 7", 5, voted).await;
-    world.kill(1);
-    let node = &mut world.nodes[1];
-    node.state = FileInMemory::default();
-    *node.ports.disk.lock().unwrap() = Disk::default();
-    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    kill_and_wipe(&mut world);
     world.give_blocks_up_to(0, 1, 5);
     world.filter(|_, _, _| false);
     world.start(1).await;
@@ -308,11 +305,7 @@ async fn a_node_that_lost_everything_and_heard_of_the_chain_too_late_signs_nothi
     let mut world = World::started(&[1, 1, 1, 1]).await;
     world.reach(&ALL, 20, 20).await;
     tokio::time::sleep(Duration::from_secs(7)).await;
-    world.kill(1);
-    let node = &mut world.nodes[1];
-    node.state = FileInMemory::default();
-    *node.ports.disk.lock().unwrap() = Disk::default();
-    node.ports.tip.send_replace(genesis_tip(&world.genesis));
+    kill_and_wipe(&mut world);
     // All that would tell it of blocks is late.
     world.filter(|_, to, message| {
         !(to == 1 && matches!(message, Some(ConsensusMessage::Commit(_))))

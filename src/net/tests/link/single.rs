@@ -86,7 +86,7 @@ fn after_a_minute_votes_are_as_fast() {
 }
 
 /// Each packet is late by chance, each way, by up to so much: what that delays is no queue. An idle link has a
-/// p99 near its round trip and twice the jitter.
+/// p99 near its round trip and twice the jitter; beside bulk half the jitter more is allowed.
 #[test]
 fn a_link_with_jitter() {
     // With more jitter it is chance how soon the looks find that it is no queue.
