@@ -28,21 +28,18 @@ pub enum Design {
     Yamux,
     /// QUIC with separate streams and priority.
     QuicPriority,
-    /// The same, with the node's blocks as bulk.
-    QuicBlocks,
     /// QUIC with all defaults.
     QuicDefaults,
 }
 
 impl Design {
     /// All, in the order in which they are shown.
-    pub const ALL: [Design; 7] = [
+    pub const ALL: [Design; 6] = [
         Design::Timed,
         Design::TcpFrames64Kib,
         Design::TcpFrames946Kb,
         Design::Yamux,
         Design::QuicPriority,
-        Design::QuicBlocks,
         Design::QuicDefaults,
     ];
 
@@ -54,21 +51,18 @@ impl Design {
             Design::TcpFrames946Kb => "one TCP+TLS stream, 946 kB frames",
             Design::Yamux => "TCP+TLS+yamux, 4 streams",
             Design::QuicPriority => "quinn, separate streams, priority",
-            Design::QuicBlocks => "the same, blocks coded as by timed",
             Design::QuicDefaults => "quinn, all defaults, 16 streams",
         }
     }
 
-    /// Whether there is anything to measure: TCP only where the kernel sees the link, coding only where the
-    /// link is faster.
+    /// Whether it can be measured without the kernel's TCP seeing the link.
     pub fn runs(self, joined: Joined) -> bool {
-        match self {
-            Design::TcpFrames64Kib | Design::TcpFrames946Kb | Design::Yamux => {
-                joined == Joined::Tun
-            }
-            Design::QuicBlocks => joined == Joined::Loopback,
-            Design::Timed | Design::QuicPriority | Design::QuicDefaults => true,
-        }
+        let tcp = [
+            Design::TcpFrames64Kib,
+            Design::TcpFrames946Kb,
+            Design::Yamux,
+        ];
+        joined == Joined::Tun || !tcp.contains(&self)
     }
 
     async fn open(self, link: &Link, plan: Plan) -> anyhow::Result<Session> {
@@ -78,7 +72,6 @@ impl Design {
             Design::TcpFrames946Kb => rival_tcp::open_one_stream(link, plan, BLOCK_BYTES).await,
             Design::Yamux => rival_tcp::open_yamux(link, plan).await,
             Design::QuicPriority => rival_quic::open(link, plan, Quic::Priority).await,
-            Design::QuicBlocks => rival_quic::open(link, plan, Quic::Blocks).await,
             Design::QuicDefaults => rival_quic::open(link, plan, Quic::Defaults).await,
         }
     }

@@ -8,7 +8,8 @@ use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use timed::net::{ConsensusEvent, NetHandle, SyncServe};
 use timed::types::{
-    Address, Amount, BlockHash, Height, PeerIp, Round, Transaction, TxOutput, Vote, VoteKind,
+    Address, Amount, BlockHash, EncodedBody, Height, PeerIp, Round, Transaction, TxOutput, Vote,
+    VoteKind,
 };
 use timed::wire::{ConsensusMessage, StreamKind, SyncRequest, SyncResponse};
 use tokio::sync::{mpsc, watch};
@@ -91,7 +92,7 @@ pub async fn open(link: &Link, plan: Plan) -> anyhow::Result<Session> {
 }
 
 /// A large block's transactions.
-pub fn block() -> SyncResponse {
+fn block() -> SyncResponse {
     let output = TxOutput {
         amount: Amount(1),
         address: Address([1; 32]),
@@ -102,7 +103,7 @@ pub fn block() -> SyncResponse {
         outputs: vec![output; OUTPUTS],
     };
     let count = BLOCK_BYTES / transaction.encoded_bytes();
-    SyncResponse::Body(vec![transaction; count])
+    SyncResponse::Body(EncodedBody::of(&vec![transaction; count]))
 }
 
 fn sync_received(net: &NetHandle) -> u64 {

@@ -135,7 +135,7 @@ fn colour(design: Design) -> &'static str {
         Design::TcpFrames64Kib => "#c0392b",
         Design::TcpFrames946Kb => "#7b241c",
         Design::Yamux => "#d68910",
-        Design::QuicPriority | Design::QuicBlocks => "#2471a3",
+        Design::QuicPriority => "#2471a3",
         Design::QuicDefaults => "#7d3c98",
     }
 }

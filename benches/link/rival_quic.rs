@@ -1,23 +1,19 @@
-//! Other ways to use QUIC: with separate streams, the node's windows and a priority for the liveness
-//! stream, moving bytes or the node's blocks; and with everything left as it is, and 16 bulk streams.
+//! Two other ways to use QUIC: with separate streams, the node's windows and a priority for the
+//! liveness stream; and with everything left as it is, and 16 bulk streams.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use quinn::{
-    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig,
-    TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use timed::net::TokioRuntime;
-use timed::wire::frame::FRAME_HEADER_BYTES;
-use timed::wire::{StreamKind, SyncResponse, decode_answer, encode_answer, frame_length};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::ours::block;
 use crate::place::{End, Link};
-use crate::session::{Plan, Received, Session, Shown, ask, echo, hear, pump, started};
+use crate::session::{Plan, Received, Session, Shown, ask, echo, hear, pump};
 use crate::stats::Probe;
 
 /// Of a rival that streams side by side.
@@ -28,13 +24,11 @@ const MIB: u32 = 1024 * 1024;
 /// What rivals call themselves.
 const NAME: &str = "link";
 
-/// Which of them.
+/// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quic {
     /// The node's transport settings, a liveness stream of higher priority, 4 bulk streams.
     Priority,
-    /// The same; bulk is blocks, encoded and decoded as by the node.
-    Blocks,
     /// All defaults, 16 bulk streams.
     Defaults,
 }
@@ -66,7 +60,7 @@ pub async fn open(link: &Link, plan: Plan, quic: Quic) -> anyhow::Result<Session
         if plan.load.sends(index) {
             tasks.spawn(send_bulk(connection.clone(), quic, go.subscribe()));
         }
-        tasks.spawn(take_bulk(connection, quic, index, received.clone()));
+        tasks.spawn(take_bulk(connection, index, received.clone()));
     }
     // Endpoints drive their connections for as long as they live.
     tasks.spawn(async move {
@@ -85,14 +79,14 @@ pub async fn open(link: &Link, plan: Plan, quic: Quic) -> anyhow::Result<Session
 impl Quic {
     fn bulk_streams(self) -> usize {
         match self {
-            Quic::Priority | Quic::Blocks => BULK_STREAMS,
+            Quic::Priority => BULK_STREAMS,
             Quic::Defaults => BULK_STREAMS_DEFAULTS,
         }
     }
 
     fn transport(self) -> TransportConfig {
         let mut config = TransportConfig::default();
-        if self != Quic::Defaults {
+        if self == Quic::Priority {
             // The values of a connection between recorded masternodes.
             config
                 .stream_receive_window(VarInt::from_u32(MIB))
@@ -106,7 +100,7 @@ impl Quic {
     }
 
     fn prefer(self, stream: &quinn::SendStream) -> anyhow::Result<()> {
-        if self != Quic::Defaults {
+        if self == Quic::Priority {
             stream.set_priority(LIVENESS_PRIORITY)?;
         }
         Ok(())
@@ -146,57 +140,19 @@ async fn send_bulk(
     quic: Quic,
     go: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let block = (quic == Quic::Blocks).then(|| Arc::new(block()));
     let mut pumps = JoinSet::new();
     for _ in 0..quic.bulk_streams() {
         let stream = connection.open_uni().await?;
-        match &block {
-            Some(block) => pumps.spawn(pump_blocks(stream, block.clone(), go.clone())),
-            None => pumps.spawn(pump(stream, go.clone())),
-        };
+        pumps.spawn(pump(stream, go.clone()));
     }
     pumps.join_next().await.context("a pump")??
 }
 
-async fn take_bulk(
-    connection: Connection,
-    quic: Quic,
-    end: usize,
-    received: Received,
-) -> anyhow::Result<()> {
+async fn take_bulk(connection: Connection, end: usize, received: Received) -> anyhow::Result<()> {
     let mut drains = JoinSet::new();
     loop {
         let stream = connection.accept_uni().await?;
-        match quic {
-            Quic::Blocks => drains.spawn(take_blocks(stream, end, received.clone())),
-            Quic::Priority | Quic::Defaults => drains.spawn(received.clone().drain(end, stream)),
-        };
-    }
-}
-
-/// Encodes a block again and again, and writes it without a copy.
-async fn pump_blocks(
-    mut stream: SendStream,
-    block: Arc<SyncResponse>,
-    go: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    started(go).await?;
-    loop {
-        for piece in encode_answer(&block)? {
-            stream.write_chunk(piece.into()).await?;
-        }
-    }
-}
-
-async fn take_blocks(mut stream: RecvStream, end: usize, received: Received) -> anyhow::Result<()> {
-    let mut payload = Vec::new();
-    loop {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        stream.read_exact(&mut header).await?;
-        payload.resize(frame_length(StreamKind::Sync, header)?, 0);
-        stream.read_exact(&mut payload).await?;
-        decode_answer(&payload)?;
-        received.count(end, header.len() + payload.len());
+        drains.spawn(received.clone().drain(end, stream));
     }
 }
 

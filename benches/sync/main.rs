@@ -24,6 +24,10 @@ use machine::Stored;
 use peers::Conduct;
 use shared::Shape;
 
+/// As the node has it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const EMPTY: Shape = Shape {
     validators: 4,
     transactions: 0,

@@ -12,7 +12,7 @@ use timed::net::{
     TokioRuntime, TransactionsEvent, bind_udp,
 };
 use timed::sync::{self, SyncParts};
-use timed::types::{Height, MasternodeDirectory, PeerIp};
+use timed::types::{EncodedBody, Height, MasternodeDirectory, PeerIp};
 use timed::wire::{Role, SyncRequest, SyncResponse};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -220,9 +220,9 @@ async fn responses(chain: &Chain, request: SyncRequest) -> Vec<SyncResponse> {
         SyncRequest::Bodies { first, last } => {
             let mut bodies = Vec::new();
             for height in (first.0..=last.0).map(Height) {
-                let block = chain.block(height).await.expect(readable);
-                let block = block.expect("only heights that are announced are asked for");
-                bodies.push(SyncResponse::Body(block.transactions));
+                let body = chain.encoded_body(height).await.expect(readable);
+                let body = body.expect("only heights that are announced are asked for");
+                bodies.push(SyncResponse::Body(body));
             }
             bodies
         }
@@ -232,10 +232,12 @@ async fn responses(chain: &Chain, request: SyncRequest) -> Vec<SyncResponse> {
 fn falsify(mut response: SyncResponse) -> SyncResponse {
     match &mut response {
         SyncResponse::Certificate(certificate) => certificate.signatures.truncate(1),
-        SyncResponse::Body(transactions) => {
+        SyncResponse::Body(body) => {
+            let mut transactions = body.decode();
             for output in transactions.iter_mut().flat_map(|one| &mut one.outputs) {
                 output.amount.0 -= 1;
             }
+            *body = EncodedBody::of(&transactions);
         }
         SyncResponse::Headers(_) | SyncResponse::NotHeld { .. } => {}
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use timed::chain::{CheckedBody, VerifiedSegment};
-use timed::types::{BlockHeader, CommitCertificate, Height, Transaction};
-use timed::wire::{StreamKind, SyncResponse, decode_frame, encode_frame};
+use timed::types::{BlockHeader, CommitCertificate, EncodedBody, Height, Transaction};
+use timed::wire::{SyncResponse, encode_answer};
 use tokio::time::Instant;
 
 use crate::machine::Stored;
@@ -17,16 +17,14 @@ use crate::network::{self, Answers};
 /// Heights of one segment.
 const SEGMENT: u64 = 256;
 
-/// Bytes of a frame's length.
-const LENGTH_BYTES: usize = 4;
-
 /// How long each stage took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
-    /// The peer's part: reading from its file, and encoding.
+    /// The peer's part: reading from its file, and framing.
     serve: Duration,
-    /// Loopback through the whole network layer, with encoding and decoding.
+    /// Loopback through the whole network layer, with the peer's framing.
     network: Duration,
+    /// Of bodies.
     decode: Duration,
     certificate: Duration,
     headers: Duration,
@@ -56,11 +54,9 @@ impl Rates {
         Value::Object(rates.collect::<Map<_, _>>())
     }
 
-    /// What this many cores could do at most, with the peer's part on them too: all stages but
-    /// `decode`, which is in `network` already.
+    /// What this many cores could do at most, with the peer's part on them too.
     pub fn bound_of(&self, cores: usize) -> f64 {
         let stages = self.named().into_iter();
-        let stages = stages.filter(|(name, _)| *name != "decode");
         self.rate(stages.map(|(_, took)| took).sum()) * cores as f64
     }
 
@@ -85,10 +81,10 @@ impl Rates {
 
 /// A segment as it is served.
 struct Served {
-    frames: Vec<Vec<u8>>,
     headers: Vec<BlockHeader>,
     certificate: CommitCertificate,
-    bodies: Vec<(Height, Vec<Transaction>)>,
+    /// Of blocks that are not empty.
+    bodies: Vec<(Height, EncodedBody)>,
 }
 
 /// Takes the first blocks of a chain through each stage: the network by itself, the others one at a
@@ -114,9 +110,8 @@ fn answers(served: &[Served]) -> Answers {
             SyncResponse::Certificate(one.certificate.clone()),
         ];
         answers.add_headers(first, last, headers);
-        let bodies = one.bodies.iter().filter(|(_, body)| !body.is_empty());
-        answers.add_bodies(bodies.map(|(height, body)| {
-            let bytes = body.iter().map(Transaction::encoded_bytes).sum();
+        answers.add_bodies(one.bodies.iter().map(|(height, body)| {
+            let bytes = body.bytes().len();
             (*height, SyncResponse::Body(body.clone()), bytes)
         }));
     }
@@ -131,11 +126,12 @@ fn check(source: &Stored, served: Vec<Served>, times: &mut Times) -> Result<Chec
     let rules = chain.rules();
     let mut checked = Vec::new();
     for one in served {
-        timed(&mut times.decode, || {
-            one.frames.iter().try_for_each(|frame| {
-                decode_frame::<SyncResponse>(StreamKind::Sync, &frame[LENGTH_BYTES..]).map(drop)
-            })
-        })?;
+        let decoded: Vec<(Height, Vec<Transaction>)> = timed(&mut times.decode, || {
+            let bodies = one.bodies.iter();
+            bodies
+                .map(|(height, body)| (*height, body.decode()))
+                .collect()
+        });
         timed(&mut times.certificate, || {
             one.certificate.verify(&validators, &genesis)
         })?;
@@ -145,7 +141,7 @@ fn check(source: &Stored, served: Vec<Served>, times: &mut Times) -> Result<Chec
         let found = timed(&mut times.bodies, || {
             // What a sync derives from the headers instead of asking for it.
             let empty = segment.empty_bodies().into_iter().map(Ok);
-            let full = one.bodies.into_iter().filter(|(_, body)| !body.is_empty());
+            let full = decoded.into_iter();
             let full = full.map(|(height, body)| segment.check_body(height, body, &rules));
             empty.chain(full).collect::<Result<Vec<_>, _>>()
         })?;
@@ -194,29 +190,16 @@ async fn served(source: &Stored, blocks: u64) -> Result<Vec<Served>> {
         let certificate = source.chain.last_certificate(range.0, range.1).await?;
         let certificate = certificate.context("the chain ends in the middle of a segment")?;
         let headers = source.chain.headers(range.0, certificate.height).await?;
-        let mut frames = vec![
-            encode_frame(StreamKind::Sync, &SyncResponse::Headers(headers.clone()))?,
-            encode_frame(
-                StreamKind::Sync,
-                &SyncResponse::Certificate(certificate.clone()),
-            )?,
-        ];
+        frame(&SyncResponse::Headers(headers.clone()))?;
+        frame(&SyncResponse::Certificate(certificate.clone()))?;
         let mut bodies = Vec::new();
-        for header in &headers {
-            if header.transactions_root == empty {
-                bodies.push((header.height, Vec::new()));
-                continue;
-            }
-            let block = source.chain.block(header.height).await?;
-            let body = block.context("the chain ends early")?.transactions;
-            frames.push(encode_frame(
-                StreamKind::Sync,
-                &SyncResponse::Body(body.clone()),
-            )?);
+        for header in headers.iter().filter(|one| one.transactions_root != empty) {
+            let body = source.chain.encoded_body(header.height).await?;
+            let body = body.context("the chain ends early")?;
+            frame(&SyncResponse::Body(body.clone()))?;
             bodies.push((header.height, body));
         }
         segments.push(Served {
-            frames,
             headers,
             certificate,
             bodies,
@@ -224,4 +207,10 @@ async fn served(source: &Stored, blocks: u64) -> Result<Vec<Served>> {
         first = last + 1;
     }
     Ok(segments)
+}
+
+/// Makes the frame as it is sent.
+fn frame(response: &SyncResponse) -> Result<()> {
+    encode_answer(response)?.for_each(drop);
+    Ok(())
 }

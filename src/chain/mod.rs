@@ -38,8 +38,9 @@ use tokio::sync::watch;
 use crate::env::Offload;
 use crate::store::{Store, StoreError};
 use crate::types::{
-    Address, Block, BlockHash, BlockHeader, CommitCertificate, ConsensusKey, Genesis, GenesisHash,
-    Height, OutPoint, Tip, Transaction, TransactionsRoot, TxId, TxOutput, ValidatorSet,
+    Address, Block, BlockHash, BlockHeader, CommitCertificate, ConsensusKey, EncodedBody, Genesis,
+    GenesisHash, Height, OutPoint, Tip, Transaction, TransactionsRoot, TxId, TxOutput,
+    ValidatorSet,
 };
 
 pub use crate::ledger::Rules;
@@ -240,6 +241,11 @@ impl Chain {
     /// The block at a height.
     pub async fn block(&self, height: Height) -> Result<Option<Block>, ChainError> {
         Ok(self.inner.store.block(height).await?)
+    }
+
+    /// The transactions of the block at a height, as they are stored.
+    pub async fn encoded_body(&self, height: Height) -> Result<Option<EncodedBody>, ChainError> {
+        Ok(self.inner.store.encoded_body(height).await?)
     }
 
     /// The height of a block.

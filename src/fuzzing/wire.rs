@@ -120,7 +120,7 @@ pub fn sync(input: &[u8]) {
     }
     message::<SyncRequest>(StreamKind::Sync, input);
     let response = message::<SyncResponse>(StreamKind::Sync, input);
-    assert_eq!(decode_answer(input).ok(), response);
+    assert_eq!(decode_answer(input.to_vec().into()).ok(), response);
     if let Some(response) = &response
         && input.len() <= StreamKind::Sync.max_frame_bytes()
     {

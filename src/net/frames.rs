@@ -8,10 +8,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt;
 
 use super::bulk::STALL_LIMIT;
 use super::meter::Meter;
@@ -30,7 +31,7 @@ pub(super) const NOT_ALLOWED: VarInt = VarInt::from_u32(3);
 const READ_BYTES: usize = 64 * 1024;
 /// Of the first read of a frame.
 const FIRST_READ_BYTES: usize = 4 * 1024;
-/// A larger buffer is not kept for the next frame.
+/// No larger buffer is kept for the next frame, or made before the frame's bytes are here.
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Why a stream gives no more frames.
@@ -92,9 +93,10 @@ pub(super) struct FrameReader {
     header_filled: usize,
     /// The payload's length, once the header is complete.
     length: usize,
-    /// The payload as far as it is here, and then what was in the buffer before.
+    /// The payload as far as it is here.
     payload: Vec<u8>,
-    filled: usize,
+    /// The length of the frame before, as far as the next one may be taken to be as long.
+    usual: usize,
     consumed: u64,
 }
 
@@ -127,7 +129,7 @@ impl FrameReader {
             header_filled: 0,
             length: 0,
             payload: Vec::new(),
-            filled: 0,
+            usual: 0,
             consumed,
         }
     }
@@ -151,7 +153,7 @@ impl FrameReader {
     /// The frame that is arriving: its payload's length, and how much of it is here. `None` before
     /// its header is complete.
     pub(super) fn arriving(&self) -> Option<(usize, usize)> {
-        (self.header_filled == FRAME_HEADER_BYTES).then_some((self.length, self.filled))
+        (self.header_filled == FRAME_HEADER_BYTES).then_some((self.length, self.payload.len()))
     }
 
     /// The next message; `None` when the stream was finished.
@@ -172,8 +174,9 @@ impl FrameReader {
     }
 
     /// Takes a payload back, for the next one to be read into.
-    pub(super) fn reuse(&mut self, payload: Vec<u8>) {
-        if self.filled == 0 && payload.capacity() <= KEPT_BYTES {
+    pub(super) fn reuse(&mut self, mut payload: Vec<u8>) {
+        if self.payload.is_empty() && payload.capacity() <= KEPT_BYTES {
+            payload.clear();
             self.payload = payload;
         }
     }
@@ -192,28 +195,34 @@ impl FrameReader {
             }
             return Ok(Step::Progress);
         }
-        let end = self.read_to();
-        if self.payload.len() < end {
-            self.payload.resize(end, 0);
-        }
-        let read = self.recv.read(&mut self.payload[self.filled..end]);
-        let Some(count) = read.await? else {
+        let most = self.make_room();
+        let mut room = (&mut self.payload).limit(most);
+        // Nothing is read when this is given up.
+        let count = self.recv.read_buf(&mut room).await.map_err(broken)?;
+        if count == 0 {
             return self.end();
-        };
+        }
         self.note(count);
-        self.filled += count;
-        if self.filled < self.length {
+        if self.payload.len() < self.length {
             return Ok(Step::Progress);
         }
-        self.payload.truncate(self.length);
-        (self.header_filled, self.filled) = (0, 0);
+        self.usual = self.length.min(KEPT_BYTES);
+        self.header_filled = 0;
         Ok(Step::Frame(std::mem::take(&mut self.payload)))
     }
 
-    /// How far the next read may go: as much again as is here, within bounds.
-    fn read_to(&self) -> usize {
-        let most = self.filled.clamp(FIRST_READ_BYTES, READ_BYTES);
-        self.length.min(self.filled + most)
+    /// Makes room for the next read, and says how much it may take: as much again as is here, within
+    /// bounds.
+    fn make_room(&mut self) -> usize {
+        let filled = self.payload.len();
+        let most = filled.clamp(FIRST_READ_BYTES, READ_BYTES);
+        let end = self.length.min(filled + most);
+        if self.payload.capacity() < end {
+            // Not by `Vec`'s own growth: whoever gets the payload would hold up to twice its length.
+            let room = self.length.min(self.usual.max(2 * filled).max(end));
+            self.payload.reserve_exact(room - filled);
+        }
+        end - filled
     }
 
     /// Gives the stream up: the peer stops sending.
@@ -248,6 +257,12 @@ impl FrameReader {
             Err(ReadFailure::Truncated { kind: self.kind })
         }
     }
+}
+
+/// What ended the stream, out of the error that carries it.
+fn broken(error: std::io::Error) -> ReadError {
+    // quinn's reader has no other errors.
+    error.downcast().unwrap_or(ReadError::ClosedStream)
 }
 
 /// Writes one stream. One that is dropped in the middle of a write resets it: QUIC would otherwise

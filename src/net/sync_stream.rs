@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::sleep_until;
@@ -30,7 +31,7 @@ const MAX_SYNC_UP_BYTES: usize = 64;
 /// The sending side of a sync stream. Dropping it before [`SyncAnswer::finish`] resets the stream.
 pub struct SyncAnswer {
     peer: PeerIp,
-    frames: mpsc::Sender<Vec<u8>>,
+    frames: mpsc::Sender<Bytes>,
     finished: Arc<AtomicBool>,
     /// Why the stream ended, once it has.
     ended: Arc<OnceLock<String>>,
@@ -51,7 +52,7 @@ impl SyncAnswer {
     }
 
     /// Sends an encoded frame, or the next piece of one.
-    pub(super) async fn send_frame(&mut self, frame: Vec<u8>) -> Result<(), SyncError> {
+    pub(super) async fn send_frame(&mut self, frame: Bytes) -> Result<(), SyncError> {
         self.frames.send(frame).await.map_err(|_| self.ended())
     }
 
@@ -115,11 +116,7 @@ impl SyncResponses {
     /// The next frame; `None` at the answer's end. Not cancel-safe: drop the whole value to give up.
     pub async fn next(&mut self) -> Result<Option<SyncResponse>, SyncError> {
         match self.next_payload().await? {
-            Some(payload) => {
-                let response = self.decoded(&payload)?;
-                self.reader.reuse(payload);
-                Ok(Some(response))
-            }
+            Some(payload) => self.decoded(payload).map(Some),
             None => Ok(None),
         }
     }
@@ -164,9 +161,9 @@ impl SyncResponses {
         }
     }
 
-    fn decoded(&self, payload: &[u8]) -> Result<SyncResponse, SyncError> {
-        let response =
-            decode_answer(payload).map_err(|error| self.failed(ReadFailure::Frame(error)))?;
+    fn decoded(&self, payload: Vec<u8>) -> Result<SyncResponse, SyncError> {
+        let response = decode_answer(payload.into())
+            .map_err(|error| self.failed(ReadFailure::Frame(error)))?;
         match &response {
             SyncResponse::Headers(headers) if headers.len() as u64 > MAX_SYNC_HEIGHTS => Err(self
                 .failed(ReadFailure::Content {
@@ -278,15 +275,16 @@ async fn read_confirmations(
     }
 }
 
-/// Writes the answer's frames until it is finished and all of it confirmed.
+/// Writes the answer's frames until it is finished, all of it confirmed, and nothing of it held any
+/// more.
 async fn write_answer(
     writer: &mut FrameWriter,
     account: &BulkStream,
-    frames: &mut mpsc::Receiver<Vec<u8>>,
+    frames: &mut mpsc::Receiver<Bytes>,
     finished: &AtomicBool,
 ) -> Result<(), String> {
     while let Some(frame) = frames.recv().await {
-        let written = write_bulk(writer, account, frame.into()).await;
+        let written = write_bulk(writer, account, frame).await;
         written.map_err(|error| error.to_string())?;
     }
     if !finished.load(Ordering::Acquire) {
@@ -295,6 +293,9 @@ async fn write_answer(
     // Refused only on a stream that has ended; then no confirmation is owed either.
     if writer.stream().finish().is_ok() {
         account.all_confirmed().await;
+        // As long as its end is not acknowledged, QUIC holds the whole of the last block: so the place is
+        // taken until then. However the stream ends, it holds nothing.
+        writer.stream().stopped().await.ok();
     }
     Ok(())
 }

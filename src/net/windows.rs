@@ -106,24 +106,15 @@ mod tests {
     use crate::net::bodies::{MAX_HELD, MAX_WAITING};
     use crate::net::queue::QueueLimits;
     use crate::wire::StreamKind;
-    use crate::wire::frame::PIECE_BYTES;
-    use crate::wire::stream::HEADERS_AND_CERTIFICATE_BYTES;
-
-    /// A stream of answers of which the end is not acknowledged: QUIC counts those bytes, and holds with
-    /// them the piece that they are the end of, also once all is confirmed and the answer is over. A piece is less
-    /// than that, and so is any transaction, which the ledger limits to 100,000 bytes.
-    const UNACKNOWLEDGED_PIECE: u64 = HEADERS_AND_CERTIFICATE_BYTES as u64;
-    const _: () = assert!(PIECE_BYTES <= HEADERS_AND_CERTIFICATE_BYTES);
-
     /// What one peer can make this node's network hold, in bytes: what is unread and unacknowledged
     /// in QUIC, what waits in queues, and the frames being assembled or written.
     fn most_memory(windows: &Windows, recorded: bool) -> u64 {
         let frame = |kind: StreamKind| kind.max_frame_bytes() as u64;
         let quic = u64::from(windows.receive) + u64::from(windows.send);
-        // An answer is one frame in the writer's hand and one in its channel.
+        // Of an answer: the frame being written, the next one in its channel, and the one before, which is
+        // held whole until the end of it is acknowledged.
         let served = u64::from(MAX_SERVED.min(windows.bi_streams));
-        let answers = (2 * served + u64::from(windows.own_requests)) * frame(StreamKind::Sync)
-            + u64::from(windows.bi_streams) * UNACKNOWLEDGED_PIECE;
+        let answers = (3 * served + u64::from(windows.own_requests)) * frame(StreamKind::Sync);
         let queue = match recorded {
             true => QueueLimits::TRANSACTIONS,
             false => QueueLimits::TRANSACTIONS_UNPINNED,

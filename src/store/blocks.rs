@@ -14,8 +14,8 @@ use super::tables::{
 use super::{Store, StoreError, wal};
 use crate::ledger::{Applied, LtHash};
 use crate::types::{
-    Address, Block, BlockHash, BlockHeader, CommitCertificate, Height, OutPoint, StateCommitment,
-    Tip, Transaction, TxId, TxOutput, codec,
+    Address, Block, BlockHash, BlockHeader, CommitCertificate, EncodedBody, Height, OutPoint,
+    StateCommitment, Tip, Transaction, TxId, TxOutput, codec,
 };
 
 /// The newest block and the set hash over the unspent outputs after it.
@@ -135,6 +135,20 @@ impl Store {
                 header: tables::decode("headers", height, header.value())?,
                 transactions: tables::decode_body(height, body.value())?,
             }))
+        })
+        .await
+    }
+
+    /// The row as it is, once its form is checked.
+    pub(crate) async fn encoded_body(
+        &self,
+        height: Height,
+    ) -> Result<Option<EncodedBody>, StoreError> {
+        self.read(move |transaction| {
+            let table = transaction.open_table(BODIES)?;
+            let row = table.get(height.0)?;
+            row.map(|row| tables::encoded_body(height, row.value()))
+                .transpose()
         })
         .await
     }

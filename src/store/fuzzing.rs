@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::tables::{
-    ADDRESS_OUTPOINT_BYTES, address_key, decode, decode_body, outpoint_key, outpoint_of,
+    ADDRESS_OUTPOINT_BYTES, address_key, decode, decode_body, encoded_body, outpoint_key,
+    outpoint_of,
 };
 use super::wal::{body_checksum, entry_checksum, seal, unseal};
 use crate::fuzzing::canonical;
@@ -26,7 +27,10 @@ pub fn rows(input: &[u8]) {
         1 => value::<BlockHeader>("headers", row),
         2 => {
             value::<Vec<Transaction>>("bodies", row);
-            assert_eq!(decode_body(Height(7), row).ok(), canonical(row));
+            let body = canonical(row);
+            let served = encoded_body(Height(7), row).ok();
+            assert_eq!(served.map(|served| served.decode()), body);
+            assert_eq!(decode_body(Height(7), row).ok(), body);
         }
         3 => value::<CommitCertificate>("certificates", row),
         4 => value::<TxOutput>("outputs", row),

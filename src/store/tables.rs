@@ -29,7 +29,7 @@
 use redb::TableDefinition;
 
 use super::error::Fault;
-use crate::types::{Address, Height, OutPoint, Transaction, TxId, body, codec};
+use crate::types::{Address, EncodedBody, Height, OutPoint, Transaction, TxId, body, codec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -108,4 +108,25 @@ pub(super) fn decode<T: Serialize + DeserializeOwned>(
 /// Reads a row of `bodies`.
 pub(super) fn decode_body(height: Height, bytes: &[u8]) -> Result<Vec<Transaction>, Fault> {
     body::decode(bytes).map_err(|error| Fault::row("bodies", height, error))
+}
+
+/// Copies a row of `bodies`.
+pub(super) fn encoded_body(height: Height, bytes: &[u8]) -> Result<EncodedBody, Fault> {
+    EncodedBody::checked(bytes.to_vec().into()).map_err(|error| Fault::row("bodies", height, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_body_is_seen_before_it_is_served() {
+        let row = codec::encode::<Vec<Transaction>>(&Vec::new());
+        let served = encoded_body(Height(7), &row).unwrap();
+        assert_eq!(served.bytes(), &row);
+        let Err(Fault::Damaged(cut)) = encoded_body(Height(7), &row[1..]) else {
+            panic!("a row that is no body");
+        };
+        assert!(cut.contains("bodies") && cut.contains('7'), "{cut}");
+    }
 }

@@ -14,7 +14,7 @@ use super::plan::{Ask, Failure, RequestId};
 use crate::chain::{Chain, ChainError, CheckedBody, Rules, VerifiedSegment};
 use crate::env::Offload;
 use crate::net::SyncError;
-use crate::types::{BlockHash, BlockHeader, CommitCertificate, Height, PeerIp, Transaction};
+use crate::types::{BlockHash, BlockHeader, CommitCertificate, EncodedBody, Height, PeerIp};
 use crate::wire::{SyncRequest, SyncResponse};
 
 /// Bodies are checked together up to so many bytes, or so many of them: one call of a worker thread
@@ -175,7 +175,7 @@ impl<N: Network> Fetcher<N> {
         let check = move || -> Result<Vec<CheckedBody>, ChainError> {
             let bodies = waiting.bodies.into_iter();
             bodies
-                .map(|(height, body)| segment.check_body(height, body, &rules))
+                .map(|(height, body)| segment.check_body(height, body.decode(), &rules))
                 .collect()
         };
         let checked = self.offload.run(check).await.map_err(|error| match error {
@@ -190,13 +190,13 @@ impl<N: Network> Fetcher<N> {
 /// Bodies that have arrived and are checked together.
 #[derive(Default)]
 struct Unchecked {
-    bodies: Vec<(Height, Vec<Transaction>)>,
+    bodies: Vec<(Height, EncodedBody)>,
     bytes: usize,
 }
 
 impl Unchecked {
-    fn push(&mut self, height: Height, body: Vec<Transaction>) {
-        self.bytes += body.iter().map(Transaction::encoded_bytes).sum::<usize>();
+    fn push(&mut self, height: Height, body: EncodedBody) {
+        self.bytes += body.bytes().len();
         self.bodies.push((height, body));
     }
 }
@@ -216,9 +216,9 @@ impl<A: Answer> Exchange<A> {
         }
     }
 
-    async fn body(&mut self, height: Height) -> Result<Vec<Transaction>, FetchError> {
+    async fn body(&mut self, height: Height) -> Result<EncodedBody, FetchError> {
         match self.next().await? {
-            Some(SyncResponse::Body(transactions)) => Ok(transactions),
+            Some(SyncResponse::Body(body)) => Ok(body),
             other => Err(unexpected(&format!("the body of block {height}"), other)),
         }
     }

@@ -288,10 +288,10 @@ impl<A: Sink> Answering<A> {
         last: Height,
     ) -> Result<(), ServeError> {
         for height in first.0..=last.0 {
-            let Some(block) = chain.block(Height(height)).await? else {
+            let Some(body) = chain.encoded_body(Height(height)).await? else {
                 return self.not_held(chain).await;
             };
-            self.send(SyncResponse::Body(block.transactions)).await?;
+            self.send(SyncResponse::Body(body)).await?;
         }
         Ok(())
     }

@@ -2,11 +2,17 @@
 //! A block is up to 100,000 rows of fixed length, and serde's price is by the row and field; this
 //! costs about what copying the bytes costs.
 //!
+//! An [`EncodedBody`] goes from one node's database to another's checks without being taken apart:
+//! a server sends the row that it has stored, and the receiver's network looks at the counts alone.
+//!
 //! **One encoding.** [`read`] takes the input apart into counts and fields, each byte into exactly
 //! one of them, and any value of a field is allowed; [`write`](write()) puts the same fields back
 //! in the same order. So bytes that are read are the only ones for their value, and need not be
-//! written again to see it. Only types whose fields are bytes and integers may come here: no flag,
-//! option, text or map.
+//! written again to see it; and bytes whose counts come out even are read. Only types whose fields
+//! are bytes and integers may come here: no flag, option, text or map.
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::codec::{self, CodecError, MAX_ENCODED_BYTES};
 use super::{
@@ -18,20 +24,60 @@ const OUTPUT_BYTES: usize = 8 + 32;
 /// A version and two counts.
 const LEAST_TRANSACTION_BYTES: usize = 2 + 8 + 8;
 
-/// The length of the canonical encoding of a list of transactions.
-pub fn encoded_bytes(transactions: &[Transaction]) -> usize {
-    let each = transactions.iter().map(Transaction::encoded_bytes);
-    8 + each.sum::<usize>()
+/// A block's transactions in their canonical encoding, and never other bytes. For serde it is the
+/// list itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedBody(Bytes);
+
+impl EncodedBody {
+    /// These bytes, if they are a list of transactions; looks at each transaction's counts.
+    pub fn checked(bytes: Bytes) -> Result<Self, CodecError> {
+        if !is_canonical(&bytes) {
+            // The other decoder says what is wrong.
+            codec::decode::<Vec<Transaction>>(&bytes)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Encodes a list.
+    pub fn of(transactions: &[Transaction]) -> Self {
+        let each = transactions.iter().map(Transaction::encoded_bytes);
+        let mut bytes = Vec::with_capacity(8 + each.sum::<usize>());
+        write_count(transactions.len(), &mut bytes);
+        for transaction in transactions {
+            write(transaction, &mut bytes);
+        }
+        Self(bytes.into())
+    }
+
+    /// The list.
+    pub fn decode(&self) -> Vec<Transaction> {
+        decode(&self.0).expect("they are checked when it is made")
+    }
+
+    /// The encoding.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
 }
 
-/// Appends what comes before the transactions of a list: how many they are.
-pub fn write_count(count: usize, to: &mut Vec<u8>) {
+impl Serialize for EncodedBody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.decode().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for EncodedBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(|transactions| Self::of(&transactions))
+    }
+}
+
+fn write_count(count: usize, to: &mut Vec<u8>) {
     to.extend_from_slice(&(count as u64).to_le_bytes());
 }
 
-/// Appends one transaction.
-pub fn write(transaction: &Transaction, to: &mut Vec<u8>) {
-    to.reserve(transaction.encoded_bytes());
+fn write(transaction: &Transaction, to: &mut Vec<u8>) {
     to.extend_from_slice(&transaction.version.to_le_bytes());
     write_count(transaction.inputs.len(), to);
     for input in &transaction.inputs {
@@ -60,11 +106,26 @@ fn read(mut bytes: &[u8]) -> Option<Vec<Transaction>> {
     for _ in 0..count {
         transactions.push(Transaction {
             version: u16::from_le_bytes(*take(from)?),
-            inputs: rows(from, input)?,
-            outputs: rows(from, output)?,
+            inputs: rows(from)?.iter().map(input).collect(),
+            outputs: rows(from)?.iter().map(output).collect(),
         });
     }
     bytes.is_empty().then_some(transactions)
+}
+
+/// Whether [`read`] gives a list.
+fn is_canonical(mut bytes: &[u8]) -> bool {
+    bytes.len() <= MAX_ENCODED_BYTES && skip(&mut bytes).is_some() && bytes.is_empty()
+}
+
+/// Goes past the transactions of a list.
+fn skip(from: &mut &[u8]) -> Option<()> {
+    for _ in 0..counted(from, LEAST_TRANSACTION_BYTES)? {
+        take::<2>(from)?;
+        rows::<INPUT_BYTES>(from)?;
+        rows::<OUTPUT_BYTES>(from)?;
+    }
+    Some(())
 }
 
 /// A count of things that take at least so many bytes each, all of which must be there: so nothing
@@ -81,11 +142,11 @@ fn take<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [u8; N]> {
 }
 
 /// A counted list of rows.
-fn rows<const N: usize, T>(from: &mut &[u8], row: fn(&[u8; N]) -> T) -> Option<Vec<T>> {
+fn rows<'a, const N: usize>(from: &mut &'a [u8]) -> Option<&'a [[u8; N]]> {
     let count = counted(from, N)?;
     let (rows, rest) = from.split_at(count * N);
     *from = rest;
-    Some(rows.as_chunks().0.iter().map(row).collect())
+    Some(rows.as_chunks().0)
 }
 
 /// The part of a row from a place on.
@@ -211,12 +272,10 @@ mod tests {
     proptest! {
         #[test]
         fn both_encoders_write_the_same(transactions in transactions_any()) {
-            let mut bytes = vec![7];
-            write_count(transactions.len(), &mut bytes);
-            transactions.iter().for_each(|transaction| write(transaction, &mut bytes));
-            prop_assert_eq!(&bytes[1..], codec::encode(&transactions));
-            prop_assert_eq!(bytes.len() - 1, encoded_bytes(&transactions));
-            prop_assert_eq!(read(&bytes[1..]), Some(transactions));
+            let body = EncodedBody::of(&transactions);
+            prop_assert_eq!(&body.bytes()[..], codec::encode(&transactions));
+            prop_assert_eq!(&codec::encode(&body), body.bytes());
+            prop_assert_eq!(body.decode(), transactions);
         }
 
         #[test]
@@ -227,7 +286,11 @@ mod tests {
             let bytes = damages.iter().fold(codec::encode(&transactions), |bytes, damage| {
                 if bytes.is_empty() { bytes } else { damaged(bytes, damage) }
             });
-            prop_assert_eq!(read(&bytes), codec::decode(&bytes).ok());
+            let decoded = codec::decode::<Vec<Transaction>>(&bytes);
+            prop_assert_eq!(is_canonical(&bytes), decoded.is_ok());
+            let checked = EncodedBody::checked(bytes.clone().into());
+            prop_assert_eq!(checked.map(|body| body.decode()), decoded.clone());
+            prop_assert_eq!(read(&bytes), decoded.ok());
         }
     }
 
@@ -242,5 +305,6 @@ mod tests {
         ));
         assert!(matches!(decode(&[1, 0]), Err(CodecError::Malformed { .. })));
         assert_eq!(read(&u64::MAX.to_le_bytes()), None);
+        assert!(!is_canonical(&u64::MAX.to_le_bytes()));
     }
 }

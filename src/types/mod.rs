@@ -29,6 +29,7 @@ pub use address::{Address, AddressError};
 pub use amount::{Amount, AmountError};
 pub use ban::{Ban, BannedBy};
 pub use block::{Block, BlockHeader, Tip};
+pub use body::EncodedBody;
 pub use directory::{DirectoryError, MasternodeDirectory};
 pub use genesis::{Allocation, Genesis, GenesisError, GenesisMasternode, Timeouts};
 pub use height::{Height, Round};

@@ -1,19 +1,23 @@
 //! Frames: a 4-byte little-endian payload length, then the payload, a message in canonical encoding.
 
-use std::mem::{replace, take};
+use std::mem::take;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{StreamKind, SyncResponse};
+use crate::types::EncodedBody;
 use crate::types::codec::{self, CodecError};
-use crate::types::{Transaction, body};
 
 /// The length of a frame's header, in bytes.
 pub const FRAME_HEADER_BYTES: usize = 4;
 
-/// How much of a block is encoded at a time.
+/// The most of a block that is written at a time.
 pub const PIECE_BYTES: usize = 128 * 1024;
+
+/// So much of a block goes behind its frame's header by a copy: a small one is a single piece.
+const COPIED_BYTES: usize = 16 * 1024;
 
 /// The number of [`SyncResponse::Body`].
 const BODY: [u8; 4] = 2u32.to_le_bytes();
@@ -55,58 +59,52 @@ pub fn encode_frame<T: Serialize>(kind: StreamKind, message: &T) -> Result<Vec<u
     Ok(frame)
 }
 
-/// The frame of a sync answer: what [`encode_frame`] gives, and for blocks in a part of the time
-/// and in pieces, so that no more of a block is held than is being sent.
-pub fn encode_answer(response: &SyncResponse) -> Result<Pieces<'_>, FrameError> {
-    let SyncResponse::Body(transactions) = response else {
+/// The frame of a sync answer: what [`encode_frame`] gives, in pieces, of which those of a block are
+/// views of it.
+pub fn encode_answer(response: &SyncResponse) -> Result<Pieces, FrameError> {
+    let SyncResponse::Body(body) = response else {
         return Ok(Pieces {
-            piece: encode_frame(StreamKind::Sync, response)?,
-            rest: &[],
+            head: encode_frame(StreamKind::Sync, response)?,
+            rest: Bytes::new(),
         });
     };
-    let length = BODY.len() + body::encoded_bytes(transactions);
+    let mut rest = body.bytes().clone();
+    let length = BODY.len() + rest.len();
     check_length(StreamKind::Sync, length)?;
-    let mut piece = Vec::with_capacity(PIECE_BYTES.min(FRAME_HEADER_BYTES + length));
-    piece.extend((length as u32).to_le_bytes());
-    piece.extend(BODY);
-    body::write_count(transactions.len(), &mut piece);
+    let copied = rest.split_to(COPIED_BYTES.min(rest.len()));
     Ok(Pieces {
-        piece,
-        rest: transactions,
+        head: [&(length as u32).to_le_bytes(), &BODY, copied.as_ref()].concat(),
+        rest,
     })
 }
 
-/// A frame in pieces of at most [`PIECE_BYTES`], or one transaction. None is empty.
-pub struct Pieces<'a> {
-    piece: Vec<u8>,
-    rest: &'a [Transaction],
+/// A frame in pieces; those of a block have at most [`PIECE_BYTES`]. None is empty.
+pub struct Pieces {
+    head: Vec<u8>,
+    rest: Bytes,
 }
 
-impl Iterator for Pieces<'_> {
-    type Item = Vec<u8>;
+impl Iterator for Pieces {
+    type Item = Bytes;
 
-    fn next(&mut self) -> Option<Vec<u8>> {
-        while let Some((first, rest)) = self.rest.split_first() {
-            let filled = self.piece.len();
-            if filled > 0 && filled + first.encoded_bytes() > PIECE_BYTES {
-                return Some(replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES)));
-            }
-            body::write(first, &mut self.piece);
-            self.rest = rest;
-        }
-        Some(take(&mut self.piece)).filter(|last| !last.is_empty())
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = match take(&mut self.head) {
+            head if head.is_empty() => self.rest.split_to(PIECE_BYTES.min(self.rest.len())),
+            head => head.into(),
+        };
+        Some(piece).filter(|piece| !piece.is_empty())
     }
 }
 
-/// The sync answer of a frame's payload: what [`decode_frame`] gives.
-pub fn decode_answer(payload: &[u8]) -> Result<SyncResponse, FrameError> {
+/// The sync answer of a frame's payload: what [`decode_frame`] gives. A block stays as it has come.
+pub fn decode_answer(payload: Bytes) -> Result<SyncResponse, FrameError> {
     let kind = StreamKind::Sync;
-    match payload.strip_prefix(&BODY) {
-        Some(transactions) => body::decode(transactions)
-            .map(SyncResponse::Body)
-            .map_err(|source| FrameError::Codec { kind, source }),
-        None => decode_frame(kind, payload),
+    if !payload.starts_with(&BODY) {
+        return decode_frame(kind, &payload);
     }
+    EncodedBody::checked(payload.slice(BODY.len()..))
+        .map(SyncResponse::Body)
+        .map_err(|source| FrameError::Codec { kind, source })
 }
 
 /// The payload length that a frame's header announces, checked before anything is allocated.

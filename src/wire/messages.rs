@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::{
-    BlockHash, BlockHeader, CommitCertificate, GenesisHash, Height, PeerIp, PolkaCertificate,
-    Proposal, Round, RoundCertificate, Transaction, TxId, Vote,
+    BlockHash, BlockHeader, CommitCertificate, EncodedBody, GenesisHash, Height, PeerIp,
+    PolkaCertificate, Proposal, Round, RoundCertificate, Transaction, TxId, Vote,
 };
 
 /// The protocol versions that this software speaks, lowest and highest.
@@ -246,7 +246,7 @@ pub enum SyncResponse {
     /// The commit certificate of the last header sent.
     Certificate(CommitCertificate),
     /// The transactions of the next block; one frame a block.
-    Body(Vec<Transaction>),
+    Body(EncodedBody),
     /// The server cannot answer: it does not hold these heights.
     NotHeld {
         /// The server's tip.

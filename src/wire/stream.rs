@@ -3,7 +3,7 @@
 use crate::types::genesis::MAX_BLOCK_BYTES;
 
 /// Room for what a sync answer sends beside a block's body: the headers of a segment, a certificate.
-pub(crate) const HEADERS_AND_CERTIFICATE_BYTES: usize = 256 * 1024;
+const HEADERS_AND_CERTIFICATE_BYTES: usize = 256 * 1024;
 
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 
 use super::raw::{Raw, accept_kind, open};
 use super::*;
-use crate::types::{Round, Transaction, TxOutput};
+use crate::types::{EncodedBody, Round, Transaction, TxOutput};
 use crate::wire::{
     BodyHeader, CloseCode, ConsensusMessage, StreamKind, SyncRequest, SyncResponse, encode_frame,
 };
@@ -27,6 +27,11 @@ fn bodies(first: u64, last: u64) -> SyncRequest {
 
 /// A body of about a megabyte.
 fn large_body() -> SyncResponse {
+    body_of(1_160_000)
+}
+
+/// A body of at most so many bytes.
+fn body_of(bytes: usize) -> SyncResponse {
     let transaction = Transaction {
         version: 1,
         inputs: Vec::new(),
@@ -35,7 +40,8 @@ fn large_body() -> SyncResponse {
             address: Address([1; 32]),
         }],
     };
-    SyncResponse::Body(vec![transaction; 20_000])
+    let count = bytes / transaction.encoded_bytes();
+    SyncResponse::Body(EncodedBody::of(&vec![transaction; count]))
 }
 
 async fn pair(plan: &Plan) -> (Node, Node) {
@@ -139,11 +145,7 @@ async fn a_sync_answer_arrives_whole_and_shows_progress() {
 async fn answers_side_by_side_do_not_hold_each_other_up() {
     let plan = Plan::new(1, 1);
     let (mut server, client) = pair(&plan).await;
-    let SyncResponse::Body(mut transactions) = large_body() else {
-        unreachable!("a body");
-    };
-    transactions.truncate(22_000 / transactions[0].encoded_bytes());
-    let body = SyncResponse::Body(transactions);
+    let body = body_of(22_000);
     let mut open = Vec::new();
     for height in 1..=4 {
         let asked = bodies(height, height + 1);
@@ -169,13 +171,9 @@ async fn an_answer_that_its_server_drops_is_an_error_and_not_an_end() {
         .await
         .unwrap();
     let mut serve = server.sync.recv().await.unwrap();
-    serve
-        .answer
-        .send(&SyncResponse::Body(Vec::new()))
-        .await
-        .unwrap();
+    serve.answer.send(&body_of(0)).await.unwrap();
     let first = responses.next().await.unwrap();
-    assert_eq!(first, Some(SyncResponse::Body(Vec::new())));
+    assert_eq!(first, Some(body_of(0)));
     drop(serve);
     assert!(matches!(
         responses.next().await,

@@ -12,7 +12,7 @@ use super::super::plan::PeerView;
 use super::super::server::{self, Serve};
 use crate::chain::Chain;
 use crate::net::{SendError, SyncError};
-use crate::types::{Amount, Height, PeerIp};
+use crate::types::{Amount, EncodedBody, Height, PeerIp};
 use crate::wire::{SyncRequest, SyncResponse};
 
 /// What a peer does to a frame that its server sends: as it is, another one, or several.
@@ -38,10 +38,12 @@ pub(super) fn unsigned(mut response: SyncResponse) -> Vec<SyncResponse> {
 }
 
 pub(super) fn tampered(mut response: SyncResponse) -> Vec<SyncResponse> {
-    if let SyncResponse::Body(transactions) = &mut response {
-        for transaction in transactions {
+    if let SyncResponse::Body(body) = &mut response {
+        let mut transactions = body.decode();
+        for transaction in &mut transactions {
             transaction.outputs[0].amount = Amount(1);
         }
+        *body = EncodedBody::of(&transactions);
     }
     vec![response]
 }

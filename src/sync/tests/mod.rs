@@ -15,7 +15,7 @@ use crate::chain::generator::commit_segment;
 use crate::chain::testing::TestNet;
 use crate::chain::{Chain, ChainError};
 use crate::env::Offload;
-use crate::types::Height;
+use crate::types::{EncodedBody, Height};
 use crate::wire::{SyncRequest, SyncResponse};
 
 mod fake;
@@ -320,7 +320,7 @@ async fn the_server_sends_a_frame_a_body_and_says_what_it_does_not_hold() {
     let mut expected = Vec::new();
     for height in [2, 3] {
         let block = source.block(Height(height)).await.unwrap().unwrap();
-        expected.push(SyncResponse::Body(block.transactions));
+        expected.push(SyncResponse::Body(EncodedBody::of(&block.transactions)));
     }
     expected.push(SyncResponse::NotHeld { tip: Height(3) });
     assert_eq!(frames, expected);

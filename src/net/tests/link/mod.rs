@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::raw::{self, Raw};
@@ -182,6 +183,7 @@ async fn serve(mut requests: mpsc::Receiver<SyncServe>) {
         tokio::spawn(async move {
             let mut frame = (BLOCK_BYTES as u32).to_le_bytes().to_vec();
             frame.resize(frame.len() + BLOCK_BYTES, 7);
+            let frame = Bytes::from(frame);
             for _ in 0..256 {
                 if serve.answer.send_frame(frame.clone()).await.is_err() {
                     return;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use timed::chain::Chain;
 use timed::net::SyncServe;
-use timed::types::{Block, CommitCertificate, Height, Round, Signature, Tip, Vote, VoteKind};
+use timed::types::{
+    Block, CommitCertificate, EncodedBody, Height, Round, Signature, Tip, Vote, VoteKind,
+};
 use timed::wire::{ConsensusMessage, SyncRequest, SyncResponse};
 
 use super::*;
@@ -121,8 +123,7 @@ async fn answer(
         responses.push(SyncResponse::Certificate(certificate));
     } else {
         for height in (first.0..=last.0).map(Height) {
-            let block = chain.block(height).await.ok()??;
-            responses.push(SyncResponse::Body(block.transactions));
+            responses.push(SyncResponse::Body(chain.encoded_body(height).await.ok()??));
         }
     }
     falsify(&mut responses, lie, sign);
@@ -140,8 +141,10 @@ fn falsify(
     match (lie, &mut responses[..]) {
         (Lie::WrongBody, bodies) => {
             for body in bodies {
-                if let SyncResponse::Body(transactions) = body {
+                if let SyncResponse::Body(body) = body {
+                    let mut transactions = body.decode();
                     transactions.push(bogus_transaction(1));
+                    *body = EncodedBody::of(&transactions);
                 }
             }
         }
@@ -169,7 +172,7 @@ fn falsify(
             };
         }
         (Lie::TooShort, _) => responses.truncate(responses.len() / 2),
-        (Lie::TooLong, _) => responses.push(SyncResponse::Body(Vec::new())),
+        (Lie::TooLong, _) => responses.push(SyncResponse::Body(EncodedBody::of(&[]))),
         _ => {}
     }
 }
